@@ -5,8 +5,10 @@ mod common;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use common::within;
+use common::{eventually, within};
 use crossbeam_channel::unbounded;
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::registry::{Member, PUBLISHERS};
 use tablecast::store::Write;
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Action, AddressState, Config, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
@@ -134,23 +136,53 @@ fn a_hook_hears_every_part_and_a_wrong_option_is_named() {
     });
 }
 
+/// The ids in the registry.
+fn registered(store: &MemoryStore) -> Vec<String> {
+    let members = store.entries(PUBLISHERS, None);
+    let members = members.map(|row| Member::from_row(&row.unwrap()).unwrap());
+    members
+        .filter(|member| !member.leaving)
+        .map(|member| member.id)
+        .collect()
+}
+
+/// A publisher and a service of one node are two publishers, also if they have one id.
 #[cfg(feature = "zmq")]
 #[test]
 fn a_publisher_and_a_service_of_one_node_are_both_registered() {
-    use tablecast::registry::{Member, PUBLISHERS};
     within(LIMIT, || {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        (config.discover, config.pub_sub_use_multiproc, config.publisher_port) = (true, false, 0);
-        config.publisher_bind_address = "127.0.0.1".into();
-        config.publisher_multiproc_socket = folder.path().join("socket");
-        let store = Arc::new(MemoryStore::new());
-        let node = Node::builder(&config).store(Arc::clone(&store) as _).open().unwrap();
-        let (_publisher, _service) = (node.publisher().unwrap(), node.service().unwrap());
-        common::eventually(LONG, || {
-            let members = store.entries(PUBLISHERS, None);
-            let members = members.map(|row| Member::from_row(&row.unwrap()).unwrap());
-            members.filter(|member| !member.leaving).count() == 2
-        });
+        for id in ["", "same"] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = Config::default();
+            (config.discover, config.pub_sub_use_multiproc, config.publisher_port) = (true, false, 0);
+            config.publisher_bind_address = "127.0.0.1".into();
+            config.publisher_multiproc_socket = folder.path().join("socket");
+            config.publisher_id = id.into();
+            let store = Arc::new(MemoryStore::new());
+            let node = Node::builder(&config).store(Arc::clone(&store) as _).open().unwrap();
+            let (_publisher, service) = (node.publisher().unwrap(), node.service().unwrap());
+            eventually(LONG, || registered(&store).len() == 2);
+            if !id.is_empty() {
+                let other = format!("{id} {}", service.address().unwrap());
+                assert_eq!(registered(&store), [id, &other]);
+            }
+        }
+    });
+}
+
+/// The option `pub_sub_driver` says nothing about a network that the program gives.
+#[test]
+fn a_publisher_on_a_network_of_the_program_is_registered() {
+    within(LIMIT, || {
+        let mut config = Config::in_memory("node-network");
+        (config.discover, config.pub_sub_driver) = (true, "redis".into());
+        let (network, store) = (
+            MemoryDriver::new("memory://node").unwrap(),
+            Arc::new(MemoryStore::new()),
+        );
+        let node = Node::builder(&config).network(Arc::new(network));
+        let node = node.store(Arc::clone(&store) as _).open().unwrap();
+        let _publisher = node.publisher().unwrap();
+        eventually(LONG, || registered(&store).len() == 1);
     });
 }

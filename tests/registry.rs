@@ -2,6 +2,8 @@
 #![cfg(feature = "bin")]
 
 mod common;
+#[path = "common/front.rs"]
+mod front;
 #[path = "common/host.rs"]
 mod host;
 #[path = "common/process.rs"]
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{eventually, free_port, within};
+use common::{eventually, free_port, hook, within};
 use host::{json, socket};
 use process::{Process, run, tablecast};
 use rig::{LONG, Rig, send};
@@ -267,9 +269,9 @@ fn who_renews_stays_and_who_does_not_is_removed_once() {
 fn two_with_one_id_are_both_followed_and_reported() {
     within(LIMIT, || {
         let store = store();
-        let (sender, errors) = crossbeam_channel::unbounded();
+        let (hook, errors) = hook();
         let told = RegistryOptions {
-            hook: Some(Arc::new(move |e: &tablecast::Error| drop(sender.send(e.to_string())))),
+            hook,
             ..options(Duration::from_millis(300))
         };
         let _first = register(&store, member("same", 1, "tcp://one:1", ""), told);
@@ -280,7 +282,7 @@ fn two_with_one_id_are_both_followed_and_reported() {
             addresses.sort();
             addresses == ["tcp://one:1", "tcp://two:1"]
         });
-        let error = errors.recv_timeout(LONG).unwrap();
+        let (_, error) = errors.recv_timeout(LONG).unwrap();
         assert!(error.contains("\"same\""), "{error}");
     });
 }
@@ -407,9 +409,9 @@ fn a_row_of_an_earlier_run_that_is_there_again_is_nobodys() {
     within(LIMIT, || {
         let swap = Swap::new(store());
         let store: Arc<dyn Store> = swap.clone();
-        let (sender, errors) = crossbeam_channel::unbounded();
+        let (hook, errors) = hook();
         let told = RegistryOptions {
-            hook: Some(Arc::new(move |e: &tablecast::Error| drop(sender.send(e.to_string())))),
+            hook,
             ..options(Duration::from_millis(300))
         };
         let live = register(&store, member("same", 2, "tcp://two:1", ""), told);

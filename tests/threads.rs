@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{eventually, within};
-use crossbeam_channel::{Receiver, unbounded};
+use common::{eventually, hook, within};
+use crossbeam_channel::Receiver;
 use rig::{LONG, Rig, pass, send};
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::transport::{Driver, Inbound, Outbound, Received, Waiter, WaiterAndWake, Wake};
@@ -144,13 +144,6 @@ impl Wake for Token {
     fn wake(&self) {
         let _ = self.0.try_send(());
     }
-}
-
-/// A hook, and the errors that it is called with.
-fn hook() -> (Option<ErrorHook>, Receiver<(ErrorKind, String)>) {
-    let (sender, told) = unbounded();
-    let hook = move |e: &Error| drop(sender.send((e.kind(), e.to_string())));
-    (Some(Arc::new(hook)), told)
 }
 
 fn service(bus: &Faulty, network: &MemoryDriver, hook: Option<ErrorHook>) -> Service {

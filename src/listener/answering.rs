@@ -98,3 +98,64 @@ impl Answering {
         !is_late
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::drivers::memory::MemoryDriver;
+    use crate::listener::inbox::Inbox;
+    use crate::listener::messages::EventState;
+    use crate::publisher::PublisherOptions;
+    use crate::transport::Driver;
+
+    const ADDRESS: &str = "memory://answering";
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_is_not_taken_in_time_ends_the_round() {
+        let driver = MemoryDriver::new(ADDRESS).unwrap().capacity(1);
+        let (mut stuck, _wake) = driver.inbound().unwrap();
+        stuck.connect(ADDRESS).unwrap();
+        stuck.subscribe(&topic("n")).unwrap();
+        let (inbox, inputs) = Inbox::new();
+        let options = PublisherOptions {
+            send_timeout: Duration::from_millis(20),
+            max_topic_bytes: 1,
+            ..PublisherOptions::default()
+        };
+        let mut answering = Answering {
+            shared: Arc::new(ListenerShared::new(topic("a"), inbox, Box::new(|_| ()), None)),
+            inputs,
+            publisher: Arc::new(Publisher::new(&driver, options).unwrap()),
+            sent: 0,
+            failure: FirstFailure::default(),
+        };
+        let mut send = |notifiers: &[&str]| {
+            let about = Answer {
+                number: 1,
+                attempt: 1,
+                state: EventState::Held,
+                owner: None,
+            };
+            let head = Answers {
+                listener: "a".into(),
+                waiting: 0,
+                leaving: false,
+                about: Vec::new(),
+            };
+            let before = answering.sent;
+            let answers = notifiers.iter().map(|name| (topic(name), vec![about.clone()]));
+            answering.send_all(answers.collect(), &head);
+            answering.sent - before
+        };
+        // The second one finds no room.
+        assert_eq!(send(&["n", "n", "o", "p"]), 2);
+        // A notifier whose topic is refused holds up nobody.
+        assert_eq!(send(&["long", "o", "p"]), 3);
+    }
+}

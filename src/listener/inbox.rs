@@ -23,7 +23,7 @@ pub(super) enum Input {
 
 /// The most messages kept, and their most bytes; notifiers notice lost ones.
 const MAX_MESSAGES: usize = 1 << 18;
-const MAX_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
 impl Inbox {
     pub(super) fn new() -> (Inbox, Receiver<Input>) {
@@ -56,5 +56,30 @@ impl Inbox {
     /// Ends the thread that answers.
     pub(super) fn end(&self) {
         let _ = self.inputs.send(Input::End);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::Action;
+
+    #[test]
+    fn the_bytes_of_unread_messages_are_bounded() {
+        let (inbox, received) = Inbox::new();
+        let message = |bytes: usize| DbUpdate::new("t", "k", Action::Set).value("x".repeat(bytes));
+        let put = |bytes| {
+            inbox.put(message(bytes));
+            received.len()
+        };
+        // One is taken, however large.
+        assert_eq!((put(2 * MAX_BYTES), put(1)), (1, 1));
+        let Ok(Input::Message(large)) = received.recv() else {
+            panic!("no message");
+        };
+        inbox.taken(&large);
+        let rest = MAX_BYTES / 2 - bytes_of(&message(0)) * 2;
+        assert_eq!((put(MAX_BYTES / 2), put(rest)), (1, 2));
+        assert_eq!(put(1), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! What all tests share: deadlines, ports, folders and signals.
+//! What all tests share: deadlines, ports, folders, hooks and signals.
 #![allow(dead_code)] // Each test target uses what it needs.
 
 use std::fmt::Display;
@@ -6,13 +6,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded, never};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, never, unbounded};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use tablecast::{Error, ErrorHook, ErrorKind};
 use tempfile::TempDir;
 
 /// Says that a test, or a part of it, is skipped, and why, past the test runner, which hides what tests print.
@@ -32,6 +34,16 @@ pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> 
         panic!("took longer than {limit:?}; the threads wait in {:#?}", waits());
     }
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Runs `body` for all of these at once, as most of it is waiting.
+pub(crate) fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, body: impl Fn(T) + Sync) {
+    let body = &body;
+    scope(|scope| {
+        for case in cases {
+            scope.spawn(move || body(case));
+        }
+    });
 }
 
 /// The threads of this process, and the calls of the system that they wait in.
@@ -90,6 +102,13 @@ pub(crate) fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not true within {limit:?}");
         let _ = never::<()>().recv_timeout(Duration::from_millis(1));
     }
+}
+
+/// A hook, and the errors that it is called with.
+pub(crate) fn hook() -> (Option<ErrorHook>, Receiver<(ErrorKind, String)>) {
+    let (sender, heard) = unbounded();
+    let hook = move |e: &Error| drop(sender.send((e.kind(), e.to_string())));
+    (Some(Arc::new(hook)), heard)
 }
 
 /// A port that is free together with that of a Redis cluster's bus, ten thousand above; neither is in the range that the

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tablecast::store::{ChangePage, Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
-use tablecast::{Name, Result, Store, Topic};
+use tablecast::store::{ChangePage, Changes, TableVersion, TopicVersions};
+use tablecast::{Result, Store, Topic};
+
+use crate::front::pass_on;
 
 /// Stands in front of another store, which can be changed while every call waits.
 #[derive(Debug)]
@@ -33,33 +35,8 @@ impl Swap {
 }
 
 impl Store for Swap {
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.0.read().get(table, key, topic)
-    }
-
-    fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.0.read().write(write)
-    }
-
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.0.read().page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.0.read().page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.0.read().create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.0.read().delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.0.read().allocate_unique_key(table)
-    }
+    pass_on!(|this| this.0.read(); get write page_of_entries page_of_keys create_table delete_table
+        allocate_unique_key);
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let version = self.0.read().table_version(table)?;

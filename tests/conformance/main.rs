@@ -166,6 +166,12 @@ conforms!(zmq_ipc, crate::ipc);
 #[cfg(feature = "zmq")]
 conforms!(zmq_inproc, crate::inproc);
 
+/// Only this driver waits for a subscriber.
+#[test]
+fn a_cut_batch_is_a_gap() {
+    suite::shared(|| suite::a_cut_batch_is_a_gap(memory));
+}
+
 #[test]
 fn topics_that_cannot_be() {
     assert!(tablecast::Topic::new("").is_err());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use parking_lot::RwLock;
+use tablecast::codec::Codec;
 use tablecast::transport::Outbound;
 use tablecast::{DbUpdate, ErrorKind, Publisher, PublisherOptions, SyncReason};
 
@@ -403,6 +404,47 @@ pub(crate) fn batches_arrive_whole(setup: fn() -> Setup) {
     rig.only("after", || send(&publisher, "other", "after"));
     assert_eq!(publisher.stats().sent, 501);
     assert_eq!(publisher.stats().failed, 20);
+}
+
+/// The updates of a batch go out one by one, and a subscriber that reads nothing stops them half-way: those that read
+/// are told of the rest.
+pub(crate) fn a_cut_batch_is_a_gap(setup: fn() -> Setup) {
+    let setup = setup();
+    let options = PublisherOptions {
+        codec: Codec::Dragonflow1,
+        send_timeout: Duration::from_millis(100),
+        ..PublisherOptions::default()
+    };
+    let publisher = Publisher::new(&*setup.driver, options).unwrap();
+    let rig = Rig::new(&setup.driver);
+    rig.listen(&["D"], &setup.address(&publisher));
+    assert_eq!(rig.next_sync().as_str(), "connected");
+    let (mut stuck, _wake) = setup.driver.inbound().unwrap();
+    stuck.subscribe(&topic("D")).unwrap();
+    stuck.connect(&setup.address(&publisher)).unwrap();
+    let batch = vec![update("row"); 1003];
+    let error = publisher.send_batch(&topic("D"), &batch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unconfirmed);
+    (0..1000).for_each(|_| assert_eq!(rig.next_key(), "row"));
+    let gap = rig.next_sync();
+    assert!(
+        matches!(
+            gap,
+            SyncReason::Gap {
+                from: 1001,
+                to: 1001,
+                ..
+            }
+        ),
+        "{gap:?}"
+    );
+    // Of this one nothing was sent.
+    let error = publisher.send_batch(&topic("D"), &batch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!((publisher.stats().sent, publisher.stats().failed), (1000, 3 + 1003));
+    drop(stuck);
+    send(&publisher, "D", "after");
+    assert_eq!(rig.next().origin.unwrap().seq, 1002);
 }
 
 /// Updates sent as fast as possible, on one topic or on several in turn, arrive whole and in order, including the last,

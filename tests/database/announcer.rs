@@ -7,12 +7,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use tablecast::codec::Codec;
 use tablecast::drivers::memory::MemoryDriver;
-use tablecast::store::{Announcement, Announcer, Page, Row, Store, Write, Written};
+use tablecast::store::{Announcement, Announcer, Store, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::{Driver, Outbound};
-use tablecast::{Database, DatabaseOptions, ErrorKind, Name, Publisher, PublisherOptions, Result, SyncReason, Topic};
+use tablecast::{Database, DatabaseOptions, ErrorKind, Publisher, PublisherOptions, Result, SyncReason, Topic};
 
 use crate::common::{eventually, within};
+use crate::front::pass_on;
 use crate::rig::{LONG, Rig, topic, update};
 use crate::suite::assert_kind;
 
@@ -60,33 +61,11 @@ impl Store for Both {
         (address == ADDRESS).then_some(self)
     }
 
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.rows.get(table, key, topic)
-    }
-
     fn write(&self, _: &Write<'_>) -> Result<Written> {
         panic!("stored without being published");
     }
 
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.rows.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.rows.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.rows.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.rows.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.rows.allocate_unique_key(table)
-    }
+    pass_on!(|this| this.rows; get page_of_entries page_of_keys create_table delete_table allocate_unique_key);
 }
 
 /// A database over such a store, its subscriber, and the gate of the slow table.

@@ -7,7 +7,7 @@ use tablecast::drivers::zmq::ZmqMultiproc;
 use tablecast::store::{Row, Write};
 use tablecast::{Database, DatabaseOptions, ErrorKind, Publisher, PublisherOptions, Store, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, side_by_side, within};
 use crate::rig::topic;
 use crate::suite::assert_kind;
 use crate::{Opened, memory_store};
@@ -70,9 +70,12 @@ impl Alone {
 
 fn for_each_store(body: fn(&Alone)) {
     within(Duration::from_secs(90), move || {
-        body(&Alone::new(memory_store()));
-        #[cfg(feature = "sqlite")]
-        body(&Alone::new(crate::sqlite_store()));
+        let stores = [
+            memory_store(),
+            #[cfg(feature = "sqlite")]
+            crate::sqlite_store(),
+        ];
+        side_by_side(stores, |opened| body(&Alone::new(opened)));
     });
 }
 

@@ -5,6 +5,8 @@ mod announcer;
 mod common;
 #[cfg(feature = "zmq")]
 mod failed;
+#[path = "../common/front.rs"]
+mod front;
 #[cfg(feature = "bin")]
 #[path = "../common/process.rs"]
 mod process;

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use parking_lot::Mutex;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc};
-use tablecast::store::{Page, Row, TableVersion, Write, WriteOp, Written};
+use tablecast::store::{Row, Write, WriteOp, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::Driver;
 use tablecast::{
-    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Name, Node, Publisher, PublisherOptions, Result,
-    Service, ServiceOptions, Store, Topic,
+    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Node, Publisher, PublisherOptions, Result, Service,
+    ServiceOptions, Store, Topic,
 };
 
-use crate::common::{eventually, free_port, within};
+use crate::common::{eventually, free_port, side_by_side, within};
+use crate::front::pass_on;
 use crate::proxy::Proxy;
 use crate::rig::{LONG, Rig, pass, topic, update};
 use crate::{Opened, memory_store, sqlite_store};
@@ -201,7 +202,7 @@ impl Host {
 #[test]
 fn what_is_undone_is_told_to_those_who_have_seen_it() {
     within(Duration::from_secs(60), || {
-        for opened in [memory_store(), sqlite_store()] {
+        side_by_side([memory_store(), sqlite_store()], |opened| {
             // So long a period that the publisher's silence is not reported.
             let host = Host::new(opened, Duration::from_secs(20));
             let tenant = topic("tenant");
@@ -231,7 +232,7 @@ fn what_is_undone_is_told_to_those_who_have_seen_it() {
                 host.put(&Write::create(TABLE, &key, "").topic(&tenant));
                 eventually(LONG, || host.program.has_what_is_stored());
             }
-        }
+        });
     });
 }
 
@@ -281,29 +282,7 @@ impl Store for Mute {
         self.rows.get(table, key, topic)
     }
 
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.rows.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.rows.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.rows.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.rows.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.rows.allocate_unique_key(table)
-    }
-
-    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        self.rows.table_version(table)
-    }
+    pass_on!(|this| this.rows; page_of_entries page_of_keys create_table delete_table allocate_unique_key table_version);
 }
 
 /// A write that may have been made cannot be published, so subscribers have to read.
@@ -311,12 +290,13 @@ impl Store for Mute {
 fn what_may_have_been_stored_is_read_again() {
     within(Duration::from_secs(60), || {
         let tenant = topic("tenant");
-        for write in [
+        let writes = [
             Write::create(TABLE, "created", "two").topic(&tenant),
             // Their topics are not known after them, and the publisher has sent nothing on them.
             Write::set(TABLE, "set", "two"),
             Write::delete(TABLE, "deleted"),
-        ] {
+        ];
+        side_by_side(writes, |write| {
             let store = Arc::new(Mute::default());
             for key in ["set", "deleted"] {
                 store.rows.create(TABLE, key, "one", &tenant).unwrap();
@@ -332,7 +312,7 @@ fn what_may_have_been_stored_is_read_again() {
             store.lose(false);
             assert!(!host.program.has_what_is_stored(), "{write:?}");
             eventually(LONG, || host.program.has_what_is_stored());
-        }
+        });
     });
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Stopwatch, eventually, within};
+use crate::common::{Stopwatch, eventually, hook, within};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -26,10 +26,9 @@ fn start() -> Dispatcher {
 
 /// A dispatcher, and the receiver of its hook's errors.
 fn start_with_hook() -> (Dispatcher, Receiver<(ErrorKind, String)>) {
-    let (failed, failures) = unbounded();
-    let hook = move |error: &Error| failed.send((error.kind(), error.to_string())).unwrap();
+    let (hook, failures) = hook();
     let options = DispatcherOptions {
-        hook: Some(Arc::new(hook)),
+        hook,
         ..Default::default()
     };
     (Dispatcher::new(options).unwrap(), failures)

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tablecast::store::{Page, Row, TableVersion, Write, Written};
-use tablecast::{Error, ErrorKind, Name, Result, Store, Topic};
+use tablecast::{Error, ErrorKind, Result, Store};
+
+use crate::front::pass_on;
 
 /// Stands between a process and its store.
 #[derive(Debug)]
@@ -52,54 +53,14 @@ pub(crate) struct Gated {
     pub(crate) gate: Arc<Gate>,
 }
 
+impl Gated {
+    fn pass(&self) -> Result<&dyn Store> {
+        self.gate.pass()?;
+        Ok(&*self.store)
+    }
+}
+
 impl Store for Gated {
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.gate.pass()?;
-        self.store.get(table, key, topic)
-    }
-
-    fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.gate.pass()?;
-        self.store.write(write)
-    }
-
-    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
-        self.gate.pass()?;
-        self.store.write_each(writes)
-    }
-
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.gate.pass()?;
-        self.store.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.gate.pass()?;
-        self.store.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.gate.pass()?;
-        self.store.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.gate.pass()?;
-        self.store.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.gate.pass()?;
-        self.store.allocate_unique_key(table)
-    }
-
-    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        self.gate.pass()?;
-        self.store.table_version(table)
-    }
-
-    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
-        self.gate.pass()?;
-        self.store.delete_rows(table, keys)
-    }
+    pass_on!(|this| this.pass()?; get write write_each page_of_entries page_of_keys create_table delete_table
+        allocate_unique_key table_version delete_rows);
 }

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/front.rs"]
+mod front;
 #[path = "../common/junk.rs"]
 mod junk;
 #[path = "../common/process.rs"]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::bounded;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::listener::LISTENERS;
-use tablecast::{Action, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, NotifierOptions, Topic};
+use tablecast::{Action, DbUpdate, ErrorKind, Listener, ListenerOptions, NotifierOptions, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, hook, within};
 use crate::program::{
     World, counted, listening, no_claims_are_left, notifying, pass, redis_store, server, server_with, status,
 };
@@ -146,10 +146,10 @@ fn listening_as(id: &str) -> ListenerOptions {
 fn who_is_taken_for_dead_begins_anew_and_two_of_one_id_get_along() {
     within(LIMIT, || {
         let world = World::memory();
-        let (sender, errors) = unbounded();
+        let (hook, errors) = hook();
         let options = ListenerOptions {
             timeout: Duration::from_millis(900),
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            hook,
             ..listening_as("same")
         };
         let first = server_with(&world, options.clone(), |_| ());
@@ -170,7 +170,7 @@ fn who_is_taken_for_dead_begins_anew_and_two_of_one_id_get_along() {
         notifier.flush(LONG).unwrap();
         let counts = counted(first.keys().into_iter().chain(second.keys()));
         assert_eq!(counts.values().sum::<usize>(), 101);
-        assert!(errors.try_iter().any(|kind| kind == ErrorKind::Conflict));
+        assert!(errors.try_iter().any(|(kind, _)| kind == ErrorKind::Conflict));
     });
 }
 
@@ -208,10 +208,10 @@ fn while_the_store_does_not_answer_updates_wait() {
         let address = "memory://outage";
         let driver = Arc::new(MemoryDriver::new(address).unwrap());
         let world = World::Memory(driver, address.into(), redis_store(&redis, Duration::from_millis(300)));
-        let (sender, errors) = unbounded();
+        let (hook, errors) = hook();
         let options = ListenerOptions {
             timeout: Duration::from_millis(1500),
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            hook,
             ..listening()
         };
         let servers = [0, 1].map(|_| server_with(&world, options.clone(), |_| ()));
@@ -255,11 +255,8 @@ fn while_the_publisher_service_is_away_updates_wait() {
         };
         let servers = [(); 2].map(|()| server_with(&world, options(), |_| ()));
         let node = world.program(0);
-        let (sender, errors) = unbounded();
-        let notifier = node.notifier(NotifierOptions {
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
-            ..impatient()
-        });
+        let (hook, errors) = hook();
+        let notifier = node.notifier(NotifierOptions { hook, ..impatient() });
         notifier.wait_listeners(2, LONG).unwrap();
         (0..20).for_each(|key| notifier.notify(status(key)).unwrap());
         notifier.flush(LONG).unwrap();
@@ -280,18 +277,15 @@ fn while_the_publisher_service_is_away_updates_wait() {
 fn what_is_malformed_is_reported_and_does_no_harm() {
     within(LIMIT, || {
         let world = World::memory();
-        let (sender, errors) = unbounded();
-        let options = ListenerOptions {
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
-            ..listening()
-        };
+        let (hook, errors) = hook();
+        let options = ListenerOptions { hook, ..listening() };
         let server = server_with(&world, options, |_| ());
         let node = world.program(0);
         let topic = Topic::new(server.listener.member().address).unwrap();
         for (key, value) in [("x", "{}"), ("notifier/x/1/2", "{}"), ("notifier/x/1/2", "[")] {
             let update = DbUpdate::new("\u{10FFFF}tablecast/status", key, Action::Set).value(value);
             node.publisher.send_event_to(&topic, &update).unwrap();
-            assert_eq!(errors.recv_timeout(LONG).unwrap(), ErrorKind::Malformed);
+            assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Malformed);
         }
         let notifier = node.notifier(notifying());
         notifier.notify(status(1)).unwrap();

@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+#[path = "../common/front.rs"]
+mod front;
 mod once;
 mod plain;
 mod program;

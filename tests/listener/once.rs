@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use tablecast::config::Resubscribe;
-use tablecast::store::{Page, Row, Write, Written};
-use tablecast::update::Name;
-use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions, Result, Store, Topic};
+use tablecast::store::{Write, Written};
+use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions, Result, Store};
 
 use crate::common::{eventually, within};
+use crate::front::pass_on;
 use crate::program::{World, listening, no_claims_are_left, notifying, pass, server, server_with, status};
 use crate::{LIMIT, LONG};
 
@@ -65,12 +65,6 @@ impl View {
 }
 
 impl Store for View {
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.reach()?.get(table, key, topic)
-    }
-    fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.reach_to_write()?.write(write)
-    }
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         assert!(
             !self.panics.swap(false, Ordering::SeqCst),
@@ -78,24 +72,9 @@ impl Store for View {
         );
         self.reach_to_write()?.write_each(writes)
     }
-    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
-        self.reach_to_write()?.delete_rows(table, keys)
-    }
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.reach()?.page_of_entries(table, topic, after)
-    }
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.reach()?.page_of_keys(table, topic, after)
-    }
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.reach()?.create_table(table)
-    }
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.reach()?.delete_table(table)
-    }
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.reach()?.allocate_unique_key(table)
-    }
+
+    pass_on!(|this| this.reach_to_write()?; write delete_rows);
+    pass_on!(|this| this.reach()?; get page_of_entries page_of_keys create_table delete_table allocate_unique_key);
 }
 
 fn named(id: &str) -> ListenerOptions {

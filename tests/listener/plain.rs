@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tablecast::queue::Overflow;
 use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, ListenerOptions, NotifierOptions};
 
-use crate::common::{Stopwatch, eventually, within};
+use crate::common::{Stopwatch, eventually, hook, within};
 use crate::program::{
     Program, World, at_most_once, counted, listening, no_claims_are_left, notifying, pass, server, server_with, status,
 };
@@ -99,11 +99,8 @@ fn updates_of_a_row_are_processed_in_their_order() {
 fn a_handler_that_panics_is_reported_and_the_update_counts_as_processed() {
     within(LIMIT, || {
         let world = World::memory();
-        let (sender, errors) = unbounded();
-        let options = ListenerOptions {
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
-            ..listening()
-        };
+        let (hook, errors) = hook();
+        let options = ListenerOptions { hook, ..listening() };
         let server = server_with(&world, options, |update| assert!(update.key != "3", "cannot take 3"));
         let node = world.program(0);
         let notifier = node.notifier(notifying());
@@ -116,7 +113,8 @@ fn a_handler_that_panics_is_reported_and_the_update_counts_as_processed() {
             (server.listener.stats().handled, server.listener.stats().failed),
             (10, 1)
         );
-        assert_eq!(errors.try_iter().collect::<Vec<_>>(), [ErrorKind::Panicked]);
+        let errors: Vec<_> = errors.try_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(errors, [ErrorKind::Panicked]);
     });
 }
 
@@ -164,13 +162,10 @@ fn without_a_listener_updates_wait_and_it_is_said_once() {
     within(LIMIT, || {
         let world = World::memory();
         let node = world.program(0);
-        let (sender, errors) = unbounded();
-        let notifier = node.notifier(NotifierOptions {
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
-            ..notifying()
-        });
+        let (hook, errors) = hook();
+        let notifier = node.notifier(NotifierOptions { hook, ..notifying() });
         (0..5).for_each(|key| notifier.notify(status(key)).unwrap());
-        assert_eq!(errors.recv_timeout(LONG).unwrap(), ErrorKind::Unavailable);
+        assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Unavailable);
         let error = notifier.flush(Duration::from_millis(100)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains("5 status updates"), "{error}");

@@ -8,9 +8,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 use tablecast::store::{Page, Row, TableVersion, Write, Written};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{Action, Error, ErrorKind, Monitor, MonitorOptions, Name, PublisherOptions, Result, Store, Topic};
+use tablecast::{Action, Error, ErrorKind, Monitor, MonitorOptions, PublisherOptions, Result, Store, Topic};
 
-use crate::common::{Stopwatch, eventually, within};
+use crate::common::{Stopwatch, eventually, hook, within};
+use crate::front::pass_on;
 use crate::rig::LONG;
 use crate::{Host, memory};
 
@@ -56,23 +57,22 @@ impl Faulty {
         (faulty, store)
     }
 
-    fn check(&self, fails: bool) -> Result<()> {
-        if fails || self.is_down.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Unavailable, "an outage"));
+    /// The store behind it, unless that is down, or `fails`.
+    fn rows_unless(&self, fails: bool) -> Result<&dyn Store> {
+        match fails || self.is_down.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Unavailable, "an outage")),
+            false => Ok(&*self.rows),
         }
-        Ok(())
+    }
+
+    fn rows(&self) -> Result<&dyn Store> {
+        self.rows_unless(false)
     }
 }
 
 impl Store for Faulty {
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.check(false)?;
-        self.rows.get(table, key, topic)
-    }
-
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.check(self.is_full.load(Ordering::Acquire))?;
-        self.rows.write(write)
+        self.rows_unless(self.is_full.load(Ordering::Acquire))?.write(write)
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
@@ -92,36 +92,18 @@ impl Store for Faulty {
             if let Some(gate) = gate {
                 let _ = gate.recv_timeout(LONG);
             }
-            self.check(page >= self.fails_from.load(Ordering::Acquire))?;
+            self.rows_unless(page >= self.fails_from.load(Ordering::Acquire))?;
         }
-        self.check(false)?;
-        self.rows.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.check(false)?;
-        self.rows.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.rows.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.rows.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.rows.allocate_unique_key(table)
+        self.rows()?.page_of_entries(table, topic, after)
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        self.check(false)?;
-        if self.can_tell {
-            return self.rows.table_version(table);
-        }
-        Ok(None)
+        self.rows()?
+            .table_version(table)
+            .map(|version| version.filter(|_| self.can_tell))
     }
+
+    pass_on!(|this| this.rows()?; get page_of_keys create_table delete_table allocate_unique_key);
 }
 
 /// Rows with these keys.
@@ -193,17 +175,15 @@ fn an_outage_is_no_delete() {
         // The same from the start.
         faulty.is_down.store(true, Ordering::Release);
         fill(&*faulty.rows, &["a", "b", "c"]);
-        let (errors, hook) = unbounded();
+        let (hook, errors) = hook();
         let options = MonitorOptions {
             interval: Duration::from_millis(5),
-            hook: Some(Arc::new(move |e: &Error| {
-                let _ = errors.send((e.kind(), e.to_string()));
-            })),
+            hook,
             ..MonitorOptions::default()
         };
         let publisher = Arc::clone(&host.publisher);
         let monitor = Monitor::new(Arc::clone(&store), publisher, "t", "id", options).unwrap();
-        let (kind, text) = hook.recv_timeout(LONG).unwrap();
+        let (kind, text) = errors.recv_timeout(LONG).unwrap();
         assert_eq!(kind, ErrorKind::Unavailable);
         assert!(text.contains(r#"table "t""#), "{text}");
         fails_for_a_while(&monitor);

@@ -4,6 +4,8 @@ mod back;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+#[path = "../common/front.rs"]
+mod front;
 #[cfg(feature = "bin")]
 #[path = "../common/host.rs"]
 mod host;

@@ -41,11 +41,11 @@ mod tenants;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::Receiver;
 use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
-use tablecast::{Error, ErrorKind, Publisher, PublisherOptions, SubscriberOptions};
+use tablecast::{ErrorKind, Publisher, PublisherOptions, SubscriberOptions};
 
 use rig::{LONG, Rig};
 
@@ -124,13 +124,9 @@ pub(crate) fn told(driver: &Arc<dyn Driver>) -> (Rig, Receiver<(ErrorKind, Strin
 
 /// As [`told`], with these options in place of [`listening`].
 pub(crate) fn told_with(driver: &Arc<dyn Driver>, options: SubscriberOptions) -> (Rig, Receiver<(ErrorKind, String)>) {
-    let (sender, errors) = unbounded();
-    let hook = move |error: &Error| {
-        // The test may be over.
-        let _ = sender.send((error.kind(), error.to_string()));
-    };
+    let (hook, errors) = common::hook();
     let options = SubscriberOptions {
-        hook: Some(Arc::new(hook)),
+        hook,
         live_timeout: Duration::from_millis(200),
         ..options
     };

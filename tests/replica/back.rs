@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tablecast::replica::ReplicaOptions;
+use tablecast::store::{Page, Row};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{ErrorHook, ErrorKind, Store, Topic};
+use tablecast::{ErrorKind, Result, Store, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, hook, within};
+use crate::front::pass_on;
 use crate::swap::Swap;
 use crate::{LONG, World, held, holds, stored};
 
@@ -18,13 +19,8 @@ fn a_store_that_begins_anew_is_the_truth() {
     within(LONG, || {
         let swap = Swap::new(Arc::new(MemoryStore::new()));
         let world = World::with(0, Arc::clone(&swap) as _);
-        let errors = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&errors);
-        let hook: ErrorHook = Arc::new(move |e| heard.lock().push(e.to_string()));
-        let replica = world.replica(ReplicaOptions {
-            hook: Some(hook),
-            ..holds(&["D"])
-        });
+        let (hook, errors) = hook();
+        let replica = world.replica(ReplicaOptions { hook, ..holds(&["D"]) });
         let table = replica.raw_table("t").unwrap();
         let fill = |store: &dyn Store, keys: &[&str], value: &str| {
             for key in keys {
@@ -40,7 +36,8 @@ fn a_store_that_begins_anew_is_the_truth() {
         });
         eventually(LONG, || held(&table) == stored(&*world.store, "t", &["D"]));
         assert_eq!(replica.stats().went_back, 1);
-        assert!(errors.lock()[0].contains("went back"), "{errors:?}");
+        let (_, error) = errors.recv_timeout(LONG).unwrap();
+        assert!(error.contains("went back"), "{error}");
     });
 }
 
@@ -50,13 +47,8 @@ fn a_row_that_differs_is_found_told_and_mended() {
     within(LONG, || {
         let swap = Swap::new(Arc::new(MemoryStore::new()));
         let world = World::with(2, Arc::clone(&swap) as _);
-        let errors = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&errors);
-        let hook: ErrorHook = Arc::new(move |e| heard.lock().push((e.kind(), e.to_string())));
-        let replica = world.replica(ReplicaOptions {
-            hook: Some(hook),
-            ..holds(&["D"])
-        });
+        let (hook, errors) = hook();
+        let replica = world.replica(ReplicaOptions { hook, ..holds(&["D"]) });
         let table = replica.raw_table("t").unwrap();
         for key in ["a", "b"] {
             world.store.create("t", key, "x", &Topic::ALL).unwrap();
@@ -69,7 +61,7 @@ fn a_row_that_differs_is_found_told_and_mended() {
         let first = &differences[0];
         assert_eq!((&*first.key, first.held, first.stored), ("b", Some(2), Some(2)));
         assert_eq!(replica.stats().differences, 1);
-        let told = errors.lock().clone();
+        let told: Vec<_> = errors.try_iter().collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
             told[0].0 == ErrorKind::Conflict && told[0].1.contains("key b"),
@@ -85,23 +77,16 @@ fn a_row_that_differs_is_found_told_and_mended() {
 #[derive(Debug)]
 struct Forged(Arc<dyn Store>);
 
-fn forge(mut row: tablecast::store::Row) -> tablecast::store::Row {
+fn forge(mut row: Row) -> Row {
     if row.key == "b" {
         row.value = "forged".into();
     }
     row
 }
 
-use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
-use tablecast::{Name, Result};
-
 impl Store for Forged {
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
         self.0.get(table, key, topic).map(forge)
-    }
-
-    fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.0.write(write)
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
@@ -110,29 +95,7 @@ impl Store for Forged {
         Ok(page)
     }
 
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.0.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.0.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.0.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.0.allocate_unique_key(table)
-    }
-
-    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
-        self.0.topic_versions(table, topics)
-    }
-
-    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
-        self.0.changes(table, topic, since)
-    }
+    pass_on!(|this| this.0; write page_of_keys create_table delete_table allocate_unique_key topic_versions changes);
 }
 
 /// An older copy is restored into the open file, as `.restore` of SQLite's shell does, and more is written at once than

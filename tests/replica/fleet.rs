@@ -4,63 +4,39 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
+use tablecast::store::TopicVersions;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{Name, Result, Store, SyncReason, Topic};
+use tablecast::{Result, Store, SyncReason, Topic};
 
 use crate::common::{eventually, within};
+use crate::front::pass_on;
 use crate::{LONG, World, holds};
 
 const REPLICAS: usize = 200;
 
 /// Counts the reads.
 #[derive(Debug, Default)]
-struct Counting {
+pub(crate) struct Counting {
     store: MemoryStore,
     checks: Mutex<Vec<Instant>>,
-    others: Mutex<usize>,
+    pub(crate) others: Mutex<usize>,
+}
+
+impl Counting {
+    fn count(&self) -> &MemoryStore {
+        *self.others.lock() += 1;
+        &self.store
+    }
 }
 
 impl Store for Counting {
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        *self.others.lock() += 1;
-        self.store.get(table, key, topic)
-    }
-
-    fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.store.write(write)
-    }
-
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        *self.others.lock() += 1;
-        self.store.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.store.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.store.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.store.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.store.allocate_unique_key(table)
-    }
-
     fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
         self.checks.lock().push(Instant::now());
         self.store.topic_versions(table, topics)
     }
 
-    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
-        *self.others.lock() += 1;
-        self.store.changes(table, topic, since)
-    }
+    pass_on!(|this| this.count(); get page_of_entries changes);
+    pass_on!(|this| this.store; write page_of_keys create_table delete_table allocate_unique_key);
 }
 
 /// Each asks once, at its own random moment, and reads nothing that it already has.

@@ -1,11 +1,15 @@
-//! Handlers of tables that are let go, of replicas that end, and without a guard.
+//! Handlers of tables that are let go, of replicas that end, and without a guard; a self-check that ends.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use tablecast::replica::{Replica, ReplicaTable, RowChange};
+use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::store::Write;
-use tablecast::{Action, DbUpdate};
+use tablecast::{Action, DbUpdate, Store};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, hook, within};
+use crate::fleet::Counting;
 use crate::told::Told;
 use crate::{LONG, World, holds, topic};
 
@@ -102,6 +106,37 @@ fn the_end_of_a_replica_ends_its_handlers() {
             updated.recv_timeout(LONG).unwrap();
         }
         assert_eq!(told.count(), 1);
+    });
+}
+
+/// Nothing is merged while the dispatcher is held up, so that the check waits for what the replica is to read.
+#[test]
+fn the_end_of_a_replica_ends_its_self_check() {
+    within(LONG, || {
+        let store = Arc::new(Counting::default());
+        let world = World::with(0, Arc::clone(&store) as _);
+        store.create("t", "k", "x", &topic("a")).unwrap();
+        let owners = Arc::strong_count(&store);
+        let (hook, errors) = hook();
+        let replica = world.replica(ReplicaOptions {
+            self_check: Some(Duration::from_millis(10)),
+            hook,
+            ..holds(&["a"])
+        });
+        replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        let (gate, visitors, open) = gate();
+        world.dispatcher.on_update(move |_: &DbUpdate| gate.pass()).detach();
+        world.push(DbUpdate::new("u", "k", Action::Set));
+        visitors.recv_timeout(LONG).unwrap();
+        store.set("t", "k", "y").unwrap();
+        let reads = *store.others.lock();
+        eventually(LONG, || *store.others.lock() > reads);
+        drop(replica);
+        // Otherwise it would wait for ten seconds.
+        eventually(Duration::from_secs(5), || Arc::strong_count(&store) == owners);
+        assert!(errors.is_empty(), "{:?}", errors.try_recv());
+        drop(open);
     });
 }
 

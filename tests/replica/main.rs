@@ -3,9 +3,12 @@
 mod back;
 #[path = "../common/mod.rs"]
 mod common;
+mod dropped;
 #[cfg(all(feature = "zmq", feature = "sqlite"))]
 mod faults;
 mod fleet;
+#[path = "../common/front.rs"]
+mod front;
 mod handlers;
 mod holding;
 #[cfg(feature = "redis")]

@@ -1,17 +1,15 @@
 //! Rows come, change and go; handlers, indexes, snapshots.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, unbounded};
-use parking_lot::Mutex;
+use crossbeam_channel::unbounded;
 use serde::{Deserialize, Serialize};
-use tablecast::replica::{MalformedRow, ReplicaOptions, ReplicaTable, RowChange};
-use tablecast::store::Write;
-use tablecast::{Action, DbUpdate, ErrorHook, ErrorKind, Table, Topic};
+use tablecast::replica::{MalformedRow, ReplicaOptions, RowChange};
+use tablecast::{ErrorKind, Table, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, hook, within};
 use crate::told::Told;
 use crate::{LONG, World, held, holds, stored, topic};
 
@@ -70,13 +68,8 @@ fn it_has_what_is_there_and_what_changes() {
 fn a_row_that_does_not_decode_is_seen_as_such() {
     within(LONG, || {
         let world = World::new(0);
-        let errors = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&errors);
-        let hook: ErrorHook = Arc::new(move |e| heard.lock().push((e.kind(), e.to_string())));
-        let replica = world.replica(ReplicaOptions {
-            hook: Some(hook),
-            ..holds(&["D"])
-        });
+        let (hook, errors) = hook();
+        let replica = world.replica(ReplicaOptions { hook, ..holds(&["D"]) });
         let table = replica.table(PORTS).unwrap();
         let (changes, changed) = unbounded::<RowChange<Port>>();
         let _guard = table.on_change(changes);
@@ -131,7 +124,7 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         let RowChange::Removed { old: None, .. } = next() else {
             panic!()
         };
-        let errors = errors.lock();
+        let errors: Vec<_> = errors.try_iter().collect();
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors.iter().all(|(kind, _)| *kind == ErrorKind::Malformed));
         assert!(errors[0].1.contains("table ports key a"), "{errors:?}");
@@ -147,129 +140,6 @@ impl<'de> Deserialize<'de> for Touchy {
         assert_ne!(String::deserialize(deserializer)?, "touched");
         Ok(Touchy)
     }
-}
-
-/// A row type that reads its table when it is dropped; each test has one of its own.
-#[derive(Deserialize)]
-struct Curious<const N: usize> {
-    text: String,
-}
-
-type Read = Box<dyn Fn() -> usize + Send + Sync>;
-static READS: [OnceLock<Read>; 2] = [const { OnceLock::new() }; 2];
-static DROPPED: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
-
-impl<const N: usize> Curious<N> {
-    /// From now on, rows that are dropped read the table.
-    fn wake(table: &ReplicaTable<Curious<N>>) {
-        let table = table.clone();
-        assert!(READS[N].set(Box::new(move || table.len())).is_ok());
-    }
-
-    fn text(text: &str) -> String {
-        format!(r#"{{"text":{text:?}}}"#)
-    }
-}
-
-impl<const N: usize> Drop for Curious<N> {
-    fn drop(&mut self) {
-        if let Some(read) = READS[N].get() {
-            let _ = read();
-            DROPPED[N].fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-#[test]
-fn a_row_that_comes_late_is_dropped_without_the_lock() {
-    type Row = Curious<0>;
-    within(LONG, || {
-        let world = World::new(0);
-        world.store.create("t", "k", &Row::text("one"), &Topic::ALL).unwrap();
-        let replica = world.replica(holds(&["D"]));
-        let table = replica.table(Table::<Row>::new("t")).unwrap();
-        replica.wait_synced(LONG).unwrap();
-        Row::wake(&table);
-        world.subscriber.wait_live(LONG).unwrap();
-        let set = |text: &str| (world.store.set("t", "k", &Row::text(text)).unwrap(), Row::text(text));
-        let (two, three) = (set("two"), set("three"));
-        for (version, text) in [three, two] {
-            let mut update = DbUpdate::new("t", "k", Action::Set).value(text);
-            (update.version, update.after) = (Some(version), Some(version - 1));
-            world.database.publisher().send_event(&update).unwrap();
-        }
-        // The first row, and the second, which comes after the third.
-        eventually(LONG, || DROPPED[0].load(Ordering::Relaxed) >= 2);
-        replica.wait_current(LONG).unwrap();
-        assert_eq!(table.get("k").unwrap().unwrap().row.text, "three");
-    });
-}
-
-/// While a handler is called with a row, the row changes several times: the state in between is skipped.
-#[test]
-fn a_row_that_is_skipped_is_dropped_without_the_lock() {
-    type Row = Curious<1>;
-    within(LONG, || {
-        let world = World::new(3);
-        world.store.create("t", "k", &Row::text("one"), &Topic::ALL).unwrap();
-        let replica = world.replica(ReplicaOptions {
-            check_interval: Duration::from_secs(600),
-            ..holds(&["D"])
-        });
-        let table = replica.table(Table::<Row>::new("t")).unwrap();
-        let (calls, called) = unbounded();
-        let (go_on, gate) = unbounded::<()>();
-        let _guard = table.on_change(move |change: &RowChange<Row>| {
-            calls.send(change.clone()).unwrap();
-            gate.recv().unwrap();
-        });
-        assert!(matches!(called.recv_timeout(LONG), Ok(RowChange::Added { .. })));
-        go_on.send(()).unwrap();
-        replica.wait_synced(LONG).unwrap();
-        world.subscriber.wait_live(LONG).unwrap();
-        // The check that a live address causes, at a random moment of a second, is over.
-        crate::rig::pass(Duration::from_millis(1_200));
-        Row::wake(&table);
-        // An update, whose handler waits; then the store is read.
-        let two = Row::text("two");
-        world.database.write(&Write::set("t", "k", &two), 5).unwrap();
-        let change = called.recv_timeout(LONG).unwrap();
-        assert!(matches!(change, RowChange::Changed { new, .. } if new.row.text == "two"));
-        for text in ["three", "four"] {
-            world.store.set("t", "k", &Row::text(text)).unwrap();
-            replica.wait_current(LONG).unwrap();
-            assert_eq!(table.get("k").unwrap().unwrap().row.text, text);
-        }
-        eventually(LONG, || DROPPED[1].load(Ordering::Relaxed) > 0);
-        go_on.send(()).unwrap();
-        let change = called.recv_timeout(LONG).unwrap();
-        assert!(matches!(change, RowChange::Changed { new, .. } if new.row.text == "four"));
-        go_on.send(()).unwrap();
-    });
-}
-
-/// A handler owns what reads the table when it is dropped.
-#[test]
-fn a_handler_is_dropped_without_the_lock() {
-    struct Reads(ReplicaTable<String>, Sender<usize>);
-    impl Drop for Reads {
-        fn drop(&mut self) {
-            self.1.send(self.0.len()).unwrap();
-        }
-    }
-    within(LONG, || {
-        let world = World::new(0);
-        world.store.create("t", "k", "one", &Topic::ALL).unwrap();
-        let replica = world.replica(holds(&["D"]));
-        let table = replica.raw_table("t").unwrap();
-        let ((calls, called), (drops, dropped)) = (unbounded(), unbounded());
-        let reads = Reads(table.clone(), drops);
-        let guard = table.on_change(move |_: &RowChange<String>| calls.send(reads.0.len()).unwrap());
-        assert_eq!(called.recv_timeout(LONG), Ok(1));
-        replica.wait_current(LONG).unwrap();
-        drop(guard);
-        assert_eq!(dropped.recv_timeout(LONG), Ok(1));
-    });
 }
 
 #[test]

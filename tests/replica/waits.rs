@@ -1,13 +1,12 @@
 //! Waiting, staleness, and changes that are found without an update.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::TableVersion;
-use tablecast::{Action, DbUpdate, ErrorHook, ErrorKind, RegistryOptions, Topic};
+use tablecast::{Action, DbUpdate, ErrorKind, RegistryOptions, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, hook, within};
 use crate::{LONG, World, held, holds, stored, topic};
 
 /// A row written straight to the store without an update is there after a wait, and by itself within a check.
@@ -183,8 +182,7 @@ fn writers_wait_for_replicas() {
 fn two_replicas_of_one_id_are_reported() {
     within(LONG, || {
         let world = World::new(0);
-        let (errors, heard) = crossbeam_channel::unbounded();
-        let hook: ErrorHook = Arc::new(move |e| _ = errors.send(e.to_string()));
+        let (hook, errors) = hook();
         let open = || {
             world.replica(ReplicaOptions {
                 id: Some("same".into()),
@@ -192,12 +190,12 @@ fn two_replicas_of_one_id_are_reported() {
                     timeout: Duration::from_millis(300),
                     ..RegistryOptions::default()
                 },
-                hook: Some(Arc::clone(&hook)),
+                hook: hook.clone(),
                 ..holds(&["a"])
             })
         };
         let _replicas = [open(), open()];
-        let error = heard.recv_timeout(LONG).unwrap();
+        let (_, error) = errors.recv_timeout(LONG).unwrap();
         assert!(error.contains("another member is registered as \"same\""), "{error}");
     });
 }

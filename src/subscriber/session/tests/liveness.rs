@@ -25,20 +25,10 @@ fn an_address_that_is_quiet_is_asked_and_stays_live() {
     assert_eq!(world.state("here"), AddressState::Live);
 }
 
-/// The address "here" is that of publisher p.
-fn with_owner() -> World {
-    let mut world = World::new();
-    world.greeting = Some(("p", 1));
-    world.connect("here");
-    world.pass(1_000);
-    world.told.clear();
-    world
-}
-
 /// The more subscribers there are, the more rarely each asks.
 #[test]
 fn a_crowd_asks_rarely() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.count(is_probe);
     for number in 1..=60 {
         world.pass(1_000 + number * 1_000);
@@ -50,13 +40,6 @@ fn a_crowd_asks_rarely() {
     }
     let probes = world.count(is_probe);
     assert!((15..22).contains(&probes), "{probes}");
-}
-
-fn said(number: u64, at: u64) -> Hello {
-    Hello {
-        at,
-        ..round(number, &[])
-    }
 }
 
 /// Over a multicast the publisher hears no questions: its hellos are the answers, and come in its own period.
@@ -87,17 +70,11 @@ fn an_address_that_answers_by_its_hellos_is_judged_by_their_period() {
 /// Everything from the address arrives, but it receives nothing: hellos overtake the question.
 #[test]
 fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
-    let mut world = with_owner();
-    for number in 1..=5 {
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
+    let mut world = World::with_owner();
+    world.rounds(1..=5);
     assert_eq!(world.told(), []);
     world.mute.insert("here".into());
-    for number in 6..=7 {
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
+    world.rounds(6..=7);
     // Further messages do not keep a connection that does not carry questions.
     for tick in 71..110 {
         world.pass(tick * 100);
@@ -111,7 +88,7 @@ fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
 /// Behind a backlog the same hellos prove nothing, since the answer stands behind it too.
 #[test]
 fn an_answer_behind_a_backlog_is_waited_for() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.hello_of("p", 1, "here", &said(1, 1_000), false);
     world.mute.insert("here".into());
     for number in 2..60 {
@@ -128,7 +105,7 @@ fn an_answer_behind_a_backlog_is_waited_for() {
 /// Even the first hellos stand behind a backlog, so that none seems later than those before it.
 #[test]
 fn what_has_always_been_behind_a_backlog_proves_nothing() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.mute.insert("here".into());
     for number in 2..60 {
         world.pass(number * 1_000 + 10_000 - number * 90);
@@ -191,9 +168,7 @@ fn an_unanswered_probe_does_not_count_while_bytes_come() {
 fn an_address_that_was_lost_and_delivers_again_is_not_begun_anew() {
     let mut world = World::new();
     world.mute.insert("here".into());
-    while world.state("here") == AddressState::Live {
-        world.pass(world.millis + 10);
-    }
+    world.pass_while_live();
     world.hear(world.millis + 50, "b", 1, 0);
     assert_eq!(world.told_by(3_000), [lost("here")]);
     // Overloaded for long, the address delivers one frame a second.
@@ -347,39 +322,24 @@ fn a_hello_of_nobody_is_not_malformed() {
 /// The answer is unread behind the hello while the process has no processor.
 #[test]
 fn an_answer_that_is_still_to_be_read_is_waited_for() {
-    let mut world = with_owner();
-    for number in 1..=5 {
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
+    let mut world = World::with_owner();
+    world.rounds(1..=5);
     world.mute.insert("here".into());
-    for number in 6..=7 {
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
+    world.rounds(6..=7);
     // The answer was due at 7,200.
     for millis in (7_210..8_000).step_by(10) {
-        world.millis = millis;
-        world.session.tick(world.now());
-        world.drive();
+        world.tick(millis);
     }
     world.answer("here", &world.greeting());
     world.mute.clear();
     assert_eq!(world.told_by(8_100), []);
     assert_eq!(world.count(is_disconnect), 0);
     // The same after a stop: input that came meanwhile is read before the verdict.
-    let mut world = with_owner();
-    for number in 1..=7 {
-        if number == 6 {
-            world.mute.insert("here".into());
-        }
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
-    world.millis = 8_000;
-    world.session.handle_drained(world.now());
-    world.session.tick(world.now());
-    world.drive();
+    let mut world = World::with_owner();
+    world.rounds(1..=5);
+    world.mute.insert("here".into());
+    world.rounds(6..=7);
+    world.wake_up(8_000);
     world.answer("here", &world.greeting());
     assert_eq!(world.state("here"), AddressState::Live);
     assert_eq!(world.told_by(8_500), []);
@@ -388,7 +348,7 @@ fn an_answer_that_is_still_to_be_read_is_waited_for() {
 /// While there is always more to read, the next hello decides, since everything sent before it was read.
 #[test]
 fn a_flood_does_not_hide_that_an_address_does_not_hear_us() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.mute.insert("here".into());
     for millis in 1_001..8_000u64 {
         world.millis = millis;
@@ -433,20 +393,14 @@ fn a_flood_from_one_address_does_not_hide_that_another_is_cut() {
 fn a_lost_address_is_not_begun_anew_before_what_has_come_is_read() {
     let mut world = World::new();
     world.mute.insert("here".into());
-    while world.state("here") == AddressState::Live {
-        world.pass(world.millis + 10);
-    }
+    world.pass_while_live();
     for _ in 0..200 {
-        world.millis += 10;
-        world.session.tick(world.now());
-        world.drive();
+        world.tick(world.millis + 10);
     }
     assert_eq!(world.count(is_disconnect), 0);
     // But not for ever.
     for _ in 0..600 {
-        world.millis += 10;
-        world.session.tick(world.now());
-        world.drive();
+        world.tick(world.millis + 10);
     }
     assert_eq!(world.count(is_disconnect), 1);
 }
@@ -496,7 +450,7 @@ fn bytes_count_between_two_questions() {
 /// After a goodbye another publisher appears, which answers nothing; its end is a loss.
 #[test]
 fn the_goodbye_of_a_publisher_says_nothing_of_the_next_one() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.hello_of("p", 1, "here", &hello(&[]), true);
     world.disconnect("here");
     assert_eq!(world.told_by(1_500), []);
@@ -583,15 +537,10 @@ fn an_address_that_was_never_connected_is_reported_once() {
 /// Otherwise each hello would put off its renewal, and updates would come of which no loss shows.
 #[test]
 fn a_lost_address_that_sends_hellos_and_hears_no_question_is_begun_anew() {
-    let mut world = with_owner();
-    for number in 1..=5 {
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
+    let mut world = World::with_owner();
+    world.rounds(1..=5);
     world.mute.insert("here".into());
-    while world.state("here") == AddressState::Live {
-        world.pass(world.millis + 10);
-    }
+    world.pass_while_live();
     world.done.clear();
     let is_renewed = (6..106).any(|number| {
         let millis = world.millis + 100;

@@ -9,6 +9,7 @@ mod restarts;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -43,6 +44,17 @@ impl World {
         world.register("a");
         world.register("b");
         world.listen("here");
+        world.told.clear();
+        world.done.clear();
+        world
+    }
+
+    /// As [`World::new`], at the time 1,000; the address is that of publisher p.
+    fn with_owner() -> World {
+        let mut world = World::new();
+        world.greeting = Some(("p", 1));
+        world.connect("here");
+        world.pass(1_000);
         world.told.clear();
         world.done.clear();
         world
@@ -133,6 +145,14 @@ impl World {
         self.frame(address, Topic::hello().as_str(), &payload);
     }
 
+    /// Receives the rounds of hellos of publisher p with these numbers, each at its second.
+    fn rounds(&mut self, numbers: RangeInclusive<u64>) {
+        for number in numbers {
+            self.pass(number * 1_000);
+            self.hello_of("p", 1, "here", &said(number, number * 1_000), false);
+        }
+    }
+
     /// Answers the last question to the address, with this hello.
     fn answer(&mut self, address: &str, hello: &[u8]) {
         let asked = self.done.iter().rev().find_map(|action| match action {
@@ -171,6 +191,27 @@ impl World {
         }
         self.millis = self.millis.max(until);
         self.session.handle_drained(self.now());
+    }
+
+    /// Advances the time until the address "here" is no longer live.
+    fn pass_while_live(&mut self) {
+        while self.state("here") == AddressState::Live {
+            self.pass(self.millis + 10);
+        }
+    }
+
+    /// Ticks as the thread does while there is always more to read.
+    fn tick(&mut self, millis: u64) {
+        self.millis = millis;
+        self.session.tick(self.now());
+        self.drive();
+    }
+
+    /// Ticks as the thread does after it was stopped until this moment, with nothing to read.
+    fn wake_up(&mut self, millis: u64) {
+        self.millis = millis;
+        self.session.handle_drained(self.now());
+        self.tick(millis);
     }
 
     /// Carries out the session's actions.
@@ -279,6 +320,14 @@ fn round(round: u64, topics: &[(&str, u64, u64)]) -> Hello {
     Hello {
         round: Some(round),
         ..hello(topics)
+    }
+}
+
+/// A round of hellos without topics, sent at this time.
+fn said(number: u64, at: u64) -> Hello {
+    Hello {
+        at,
+        ..round(number, &[])
     }
 }
 

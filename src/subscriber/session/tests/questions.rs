@@ -2,42 +2,9 @@
 
 use super::*;
 
-/// The address "here" is that of publisher p, live since the time 1,000.
-fn with_owner() -> World {
-    let mut world = World::new();
-    world.greeting = Some(("p", 1));
-    world.connect("here");
-    world.pass(1_000);
-    world.told.clear();
-    world.done.clear();
-    world
-}
-
-fn said(number: u64, at: u64) -> Hello {
-    Hello {
-        at,
-        ..round(number, &[])
-    }
-}
-
-/// Ticks as the thread does after it was stopped until this moment, with nothing to read.
-fn wake_up(world: &mut World, millis: u64) {
-    world.millis = millis;
-    world.session.handle_drained(world.now());
-    world.session.tick(world.now());
-    world.drive();
-}
-
-/// Ticks as the thread does while there is always more to read.
-fn tick(world: &mut World, millis: u64) {
-    world.millis = millis;
-    world.session.tick(world.now());
-    world.drive();
-}
-
 #[test]
 fn a_crowd_does_not_delay_the_word_of_silence() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     let crowd = |number| Hello {
         crowd: 30_000,
         ..said(number, number * 1_000)
@@ -70,9 +37,7 @@ fn bytes_count_from_the_question_on() {
 fn a_lost_address_that_delivers_is_asked_again_in_its_time() {
     let mut world = World::new();
     world.mute.insert("here".into());
-    while world.state("here") == AddressState::Live {
-        world.pass(world.millis + 10);
-    }
+    world.pass_while_live();
     world.done.clear();
     let start = world.millis;
     for tick in 1..200 {
@@ -98,7 +63,7 @@ fn one_that_was_taken_to_send_no_hellos_is_asked_when_it_sends_one() {
 /// The answer to a question asked before a publisher seemed silent proves nothing about it.
 #[test]
 fn an_answer_proves_what_was_sent_before_the_question() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.pass(1_100);
     world.hello_of("q", 1, "here", &hello(&[]), false);
     world.mute.insert("here".into());
@@ -119,7 +84,7 @@ fn after_a_stop_an_address_is_given_time_to_be_heard() {
     let mut world = World::new();
     world.mute.insert("here".into());
     world.pass(1_500);
-    wake_up(&mut world, 9_000);
+    world.wake_up(9_000);
     assert_eq!(world.told(), []);
     world.frame("here", "x", b"");
     assert_eq!(world.told_by(9_900), []);
@@ -128,7 +93,7 @@ fn after_a_stop_an_address_is_given_time_to_be_heard() {
     world.register("a");
     world.mute.insert("here".into());
     world.listen("here");
-    wake_up(&mut world, 9_000);
+    world.wake_up(9_000);
     assert_eq!(world.state("here"), AddressState::Unconfirmed);
     world.answer("here", &[]);
     assert_eq!(world.state("here"), AddressState::Live);
@@ -140,7 +105,7 @@ fn what_is_unread_is_waited_for() {
     world.mute.insert("here".into());
     world.pass(1_500);
     for millis in (1_500..3_500).step_by(5) {
-        tick(&mut world, millis);
+        world.tick(millis);
     }
     world.frame("here", "x", b"");
     assert_eq!(world.told_by(3_600), []);
@@ -150,12 +115,12 @@ fn what_is_unread_is_waited_for() {
     world.mute.insert("here".into());
     world.listen("here");
     for millis in (0..3_000).step_by(5) {
-        tick(&mut world, millis);
+        world.tick(millis);
     }
     assert_eq!(world.state("here"), AddressState::Unconfirmed);
     // But not for ever.
     for millis in (3_000..7_000).step_by(5) {
-        tick(&mut world, millis);
+        world.tick(millis);
     }
     assert_eq!(world.state("here"), AddressState::NoHello);
 }
@@ -164,14 +129,14 @@ fn what_is_unread_is_waited_for() {
 #[test]
 fn a_reader_that_is_always_late_judges_too() {
     for tells_bytes in [true, false] {
-        let mut world = with_owner();
+        let mut world = World::with_owner();
         world.hello_of("q", 1, "there", &hello(&[]), false);
         world.mute.insert("here".into());
         if tells_bytes {
             world.received.insert("here".into(), 1);
         }
         for number in 1..20 {
-            tick(&mut world, 1_000 + number * 1_500);
+            world.tick(1_000 + number * 1_500);
         }
         assert!(world.told().contains(&lost("here")), "{tells_bytes}");
     }
@@ -180,7 +145,7 @@ fn a_reader_that_is_always_late_judges_too() {
 /// The question is behind thousands of subscriptions on a slow way up, and hellos are not.
 #[test]
 fn a_question_behind_subscriptions_is_waited_for() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.hello_of("p", 1, "here", &said(1, 1_000), false);
     world.mute.insert("here".into());
     for number in 0..3_000 {
@@ -188,10 +153,7 @@ fn a_question_behind_subscriptions_is_waited_for() {
     }
     // To the question behind the first; the next one is behind the others.
     world.answer("here", &world.greeting());
-    for number in 2..=3 {
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
+    world.rounds(2..=3);
     world.pass(3_900);
     world.answer("here", &world.greeting());
     assert_eq!(world.told(), []);
@@ -200,7 +162,7 @@ fn a_question_behind_subscriptions_is_waited_for() {
 /// Over a slow network answers take half a period; hellos do not overtake them.
 #[test]
 fn what_answers_usually_take_is_waited_for() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.mute.insert("here".into());
     let mut due: Option<u64> = None;
     for tick in 101..3_000 {
@@ -225,23 +187,15 @@ fn what_answers_usually_take_is_waited_for() {
 
 #[test]
 fn an_address_that_was_deaf_and_answers_is_as_any_other() {
-    let mut world = with_owner();
-    for number in 1..=7 {
-        if number == 6 {
-            world.mute.insert("here".into());
-        }
-        world.pass(number * 1_000);
-        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
-    }
-    while world.state("here") == AddressState::Live {
-        world.pass(world.millis + 10);
-    }
+    let mut world = World::with_owner();
+    world.rounds(1..=5);
+    world.mute.insert("here".into());
+    world.rounds(6..=7);
+    world.pass_while_live();
     world.answer("here", &world.greeting());
     world.pass(world.millis + 600);
     assert_eq!(world.told(), [lost("here"), reconnected("here")]);
-    while world.state("here") == AddressState::Live {
-        world.pass(world.millis + 10);
-    }
+    world.pass_while_live();
     world.done.clear();
     for _ in 1..100 {
         world.pass(world.millis + 100);
@@ -321,7 +275,7 @@ fn words_on_an_address_without_hellos_are_told_in_order() {
 
 #[test]
 fn a_goodbye_says_nothing_of_who_connects_afterwards() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.hello_of("p", 1, "here", &hello(&[]), true);
     world.disconnect("here");
     world.mute.insert("here".into());
@@ -333,7 +287,7 @@ fn a_goodbye_says_nothing_of_who_connects_afterwards() {
 /// A publisher's goodbye does not hold for others at its address.
 #[test]
 fn others_at_the_address_of_one_that_has_said_goodbye_are_missed() {
-    let mut world = with_owner();
+    let mut world = World::with_owner();
     world.pass(1_500);
     world.hello_of("q", 1, "here", &hello(&[]), false);
     world.hello_of("p", 1, "here", &hello(&[]), true);
