@@ -179,9 +179,9 @@ fn who_is_taken_for_dead_begins_anew_and_two_of_one_id_get_along() {
 fn a_row_of_an_earlier_run_that_is_back_is_no_other_listeners() {
     within(LIMIT, || {
         let world = World::memory();
-        let (sender, errors) = unbounded();
+        let (hook, errors) = hook();
         let options = ListenerOptions {
-            hook: Some(Arc::new(move |e: &Error| sender.send(e.to_string()).unwrap())),
+            hook,
             timeout: Duration::from_secs(3),
             ..listening_as("same")
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tablecast::replica::ReplicaOptions;
-use tablecast::store::{Page, Row};
+use tablecast::store::{Page, Row, Write};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{ErrorKind, Result, Store, Topic};
 
