@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tablecast::codec::{Batch, Codec, Decoder, Encoder, Message};
+use tablecast::codec::{Batch, Codec, Decoder, Encoder, MAX_UPDATES, Message};
 use tablecast::{Action, DbUpdate, Topic};
 
 /// What a payload gives: its messages, or the error.
@@ -12,8 +12,7 @@ fn outcome(decoder: &mut Decoder, payload: &[u8]) -> Result<Vec<Message>, String
     decoded.map(|()| out).map_err(|e| e.to_string())
 }
 
-/// A map with an unknown field before the others, so that it is not as an encoder writes it; the same for the maps of a
-/// short array is its caller's work.
+/// A map with an unknown field before the others, so that it is not as an encoder writes it.
 fn roundabout(map: &[u8]) -> Option<Vec<u8>> {
     let (head @ 0x80..=0x8e, fields) = map.split_first()? else {
         return None;
@@ -105,6 +104,23 @@ fn check(warm: &mut Decoder, payload: &[u8]) {
             "{payload:x?}"
         );
     }
+}
+
+#[test]
+fn too_many_are_refused() {
+    let encoder = Encoder::new(Codec::MessagePack, "host1".into(), 7);
+    let (mut batch, mut decoder) = (Batch::new(), Decoder::new());
+    let mut decode = |count| {
+        while batch.len() < count {
+            encoder.push(&DbUpdate::new("t", "k", Action::Set), &Topic::ALL, &mut batch);
+        }
+        let mut payload = Vec::new();
+        encoder.finish_batch(1, Duration::ZERO, |own| own, &batch, &mut payload);
+        outcome(&mut decoder, &payload).map(|messages| messages.len())
+    };
+    assert_eq!(decode(MAX_UPDATES), Ok(MAX_UPDATES));
+    let refused = decode(MAX_UPDATES + 1).expect_err("one too many");
+    assert!(refused.ends_with("payload: too many updates"), "{refused}");
 }
 
 /// Publishers by turns, each in its own run.
