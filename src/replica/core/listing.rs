@@ -27,7 +27,7 @@ impl<T> Core<T> {
         let heard = running.heard;
         // Without versions from the store: the listing includes everything heard of before.
         let unknown = Base::of_table(TableVersion {
-            version: heard,
+            version: heard.any,
             ..TableVersion::default()
         });
         let mut is_behind = false;
@@ -62,7 +62,7 @@ impl<T> Core<T> {
                 };
             }
         }
-        of_topic.standing.heard = of_topic.standing.heard.max(new.version());
+        of_topic.standing.heard.stored(new.version());
         if of_topic.standing.covers(new.version()) {
             return None;
         }
@@ -113,7 +113,7 @@ impl<T> Core<T> {
                 incarnation: version.incarnation,
                 ..before
             });
-            standing.heard = standing.heard.max(version.version);
+            standing.heard.stored(version.version);
             standing.advance(version.version.max(table), now, self.times.patience);
             standing.prove(running.asked, version.version);
         }

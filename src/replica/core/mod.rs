@@ -21,6 +21,7 @@ use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
 pub(super) use rows::Rows;
+use standing::Heard;
 use topic::OfTopic;
 pub(super) use topic::{Base, Read, Want};
 
@@ -91,8 +92,8 @@ struct CheckRun {
     id: u64,
     asked: Instant,
     hurried: bool,
-    /// The highest version heard of each topic before the check.
-    heard: Vec<(Topic, u64)>,
+    /// The highest versions heard of each topic before the check.
+    heard: Vec<(Topic, Heard)>,
 }
 
 impl<T> Core<T> {

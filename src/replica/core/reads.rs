@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::standing::Heard;
 use super::topic::{Base, OfTopic, Read, Want, reading};
 use super::{CheckRun, Core};
 use crate::clock;
@@ -114,7 +115,7 @@ impl<T> Core<T> {
                 incarnation: base.version.incarnation,
                 ..position
             });
-            standing.heard = standing.heard.max(base.version.version);
+            standing.heard.stored(base.version.version);
             standing.owe(base.version.version, clock::after(now, patience));
             standing.prove(check.asked, base.version.version);
             if standing.covers(base.version.version) {
@@ -129,14 +130,15 @@ impl<T> Core<T> {
         self.paused_until = None;
     }
 
-    /// Returns true if the store's version is lower than before, or lower than what was heard of the topic: it went
-    /// back.
-    pub(super) fn shows_less(&mut self, base: Base, heard: u64, now: Instant) -> bool {
+    /// Returns true if the store's version is lower than before, or than what was heard of the topic or the table: it
+    /// went back.
+    pub(super) fn shows_less(&mut self, base: Base, heard: Heard, now: Instant) -> bool {
         let table = TableVersion {
             version: base.table,
             ..base.version
         };
-        let less = base.version.version < heard || table.went_back_since(&self.seen);
+        let less = base.version.version < heard.of_topic || base.table < heard.any;
+        let less = less || table.went_back_since(&self.seen);
         self.seen = table;
         if less {
             self.went_back(now);
@@ -159,7 +161,7 @@ impl<T> Core<T> {
         new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
-        of_topic.standing.heard = of_topic.standing.heard.max(version);
+        of_topic.standing.heard.stored(version);
         if of_topic.standing.covers(version) {
             return None;
         }
@@ -210,8 +212,8 @@ impl<T> Core<T> {
             return;
         };
         let before = running.heard;
-        running.heard = before.max(base.version.version);
-        of_topic.standing.heard = of_topic.standing.heard.max(running.heard);
+        running.heard.stored(base.version.version);
+        of_topic.standing.heard.stored(base.version.version);
         self.shows_less(base, before, now);
     }
 
@@ -225,14 +227,14 @@ impl<T> Core<T> {
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
         let Some(new) = new else {
-            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard);
+            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard.any);
             return self.rows.gone(key, heard);
         };
         match self.topics.get_mut(new.topic()) {
             None => self.rows.gone(key, new.version().saturating_sub(1)),
             Some(of_topic) if of_topic.is_old(new.version()) => None,
             Some(of_topic) => {
-                of_topic.standing.heard = of_topic.standing.heard.max(new.version());
+                of_topic.standing.heard.stored(new.version());
                 self.put(new)
             }
         }

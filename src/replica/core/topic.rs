@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::standing::Standing;
+use super::standing::{Heard, Standing};
 use crate::replica::stats::ReplicaStats;
 use crate::store::{TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
@@ -96,8 +96,8 @@ pub(super) struct OfTopic {
 pub(super) struct Running {
     pub(super) id: u64,
     pub(super) asked: Instant,
-    /// The topic's highest version heard of before the read. A store with a lower one went back.
-    pub(super) heard: u64,
+    /// The highest versions heard of before the read. A store with lower ones went back.
+    pub(super) heard: Heard,
     pub(super) listing: Option<Listing>,
 }
 
