@@ -80,7 +80,7 @@ impl Answers {
         };
         let answers = Arc::new(Mutex::new(VecDeque::new()));
         let (told, about) = (Arc::clone(&answers), Arc::clone(&applied));
-        let host = host_name();
+        let (host, timeout) = (host_name(), options.timeout);
         let renewal = move |member: &mut Member| {
             let detail = Detail {
                 host: host.clone(),
@@ -89,7 +89,9 @@ impl Answers {
                     .filter(|topics| topics.len() <= NAMED_TOPICS)
                     .map(|topics| topics.iter().map(|topic| topic.as_str().into()).collect()),
                 staleness_ms: about.staleness().and_then(|age| u64::try_from(age.as_millis()).ok()),
+                timeout_ms: u64::try_from(timeout.as_millis()).ok(),
                 answers: told.lock().iter().cloned().collect(),
+                ..Detail::default()
             };
             member.detail = serde_json::to_string(&detail).unwrap_or_default();
         };
