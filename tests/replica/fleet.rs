@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
+use tablecast::store::{Changes, Page, Row, StoreOptions, TableVersion, TopicVersions, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Name, Result, Store, SyncReason, Topic};
 
@@ -14,11 +14,34 @@ use crate::{LONG, World, holds};
 const REPLICAS: usize = 200;
 
 /// Counts the reads.
-#[derive(Debug, Default)]
-struct Counting {
+#[derive(Debug)]
+pub(crate) struct Counting {
     store: MemoryStore,
     checks: Mutex<Vec<Instant>>,
     others: Mutex<usize>,
+    /// The tables of which pages were read.
+    pages: Mutex<Vec<String>>,
+}
+
+impl Default for Counting {
+    fn default() -> Counting {
+        let options = StoreOptions {
+            batch_amount: 10,
+            ..StoreOptions::default()
+        };
+        Counting {
+            store: MemoryStore::new().with_options(options),
+            checks: Mutex::default(),
+            others: Mutex::default(),
+            pages: Mutex::default(),
+        }
+    }
+}
+
+impl Counting {
+    pub(crate) fn pages(&self, table: &str) -> usize {
+        self.pages.lock().iter().filter(|of| **of == table).count()
+    }
 }
 
 impl Store for Counting {
@@ -33,6 +56,7 @@ impl Store for Counting {
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
         *self.others.lock() += 1;
+        self.pages.lock().push(table.to_owned());
         self.store.page_of_entries(table, topic, after)
     }
 

@@ -24,6 +24,7 @@ impl<T> Core<T> {
             return;
         };
         let Some(running) = &mut of_topic.running else { return };
+        of_topic.may_have_rows = true;
         let heard = running.heard;
         // Without versions from the store: the listing includes everything heard of before.
         let unknown = Base::of_table(TableVersion {

@@ -60,6 +60,8 @@ pub(super) struct Core<T> {
     pub(super) rows: Rows<T>,
     /// Rows share their topic's name.
     topics: BTreeMap<Arc<Topic>, OfTopic>,
+    /// The number of removed topics of which rows may be left.
+    leaving: usize,
     /// Some topic [distrusts](OfTopic::distrusts) the held rows.
     distrusts: bool,
     /// The table's version as last read from the store.
@@ -101,6 +103,7 @@ impl<T> Core<T> {
         Core {
             rows: Rows::default(),
             topics: BTreeMap::new(),
+            leaving: 0,
             distrusts: false,
             seen: TableVersion::default(),
             check: Check {
@@ -125,15 +128,18 @@ impl<T> Core<T> {
         if !self.topics.contains_key(topic) {
             let of_topic = OfTopic {
                 due: Some((now, Want::List)),
+                may_have_rows: self.leaving > 0,
                 ..OfTopic::default()
             };
             self.topics.insert(Arc::new(topic.clone()), of_topic);
         }
     }
 
-    /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there.
+    /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there, and then comes
+    /// [`Core::end_evict`].
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         self.topics.remove(topic);
+        self.leaving += 1;
         if self.topics.is_empty() {
             // The store is no longer read, and its versions may come to mean another history.
             self.forget_deletes();
@@ -147,6 +153,15 @@ impl<T> Core<T> {
         (!is_held)
             .then(|| self.rows.evict(key, !self.distrusts && !self.topics.is_empty()))
             .flatten()
+    }
+
+    pub(super) fn end_evict(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
+    }
+
+    /// False if no row of the topic is held.
+    pub(super) fn may_have_rows(&self, topic: &Topic) -> bool {
+        self.topics.get(topic).is_some_and(|of_topic| of_topic.may_have_rows)
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {

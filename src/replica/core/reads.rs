@@ -54,6 +54,17 @@ impl<T> Core<T> {
         Some(self.paused_until.map_or(due, |until| due.max(until)))
     }
 
+    /// False if the result of this read is ignored.
+    pub(in crate::replica) fn is_reading(&self, read: &Read) -> bool {
+        let of_topic = |topic: &Topic| self.topics.get(topic).and_then(|of_topic| of_topic.running.as_ref());
+        match read {
+            Read::Versions { id, .. } => self.check.running.as_ref().is_some_and(|check| check.id == *id),
+            Read::Changes { id, topic, .. } | Read::Listing { id, topic } | Read::Rows { id, topic, .. } => {
+                of_topic(topic).is_some_and(|running| running.id == *id)
+            }
+        }
+    }
+
     fn begin_check(&mut self, now: Instant) -> Read {
         self.reads += 1;
         self.counts.checks += 1;

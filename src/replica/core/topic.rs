@@ -80,6 +80,8 @@ pub(super) struct OfTopic {
     /// The next read, and when it is due.
     pub(super) due: Option<(Instant, Want)>,
     pub(super) running: Option<Running>,
+    /// Rows of it may be held: a listing has begun, or those from an earlier time are still being removed.
+    pub(super) may_have_rows: bool,
     /// The rows of updates without a version.
     pub(super) unversioned: HashSet<Name>,
     /// No listing is due before this time: listings take at most half of the time.
