@@ -19,7 +19,7 @@ use super::row::{NewRow, Step};
 use super::stats::ReplicaStats;
 use crate::clock;
 use crate::store::TableVersion;
-use crate::update::{DbUpdate, Name, Topic};
+use crate::update::{Action, DbUpdate, Name, Topic};
 pub(super) use rows::Rows;
 use standing::Heard;
 use topic::OfTopic;
@@ -176,7 +176,7 @@ impl<T> Core<T> {
     /// The version and topic of an update, if it is news as far as the position shows.
     pub(super) fn wants(&self, update: &DbUpdate, now: Instant) -> Option<(u64, &Arc<Topic>)> {
         let (topic, of_topic) = self.topics.get_key_value(&update.topic)?;
-        let version = update.version?;
+        let version = state_version(update)?;
         (of_topic.takes_updates(now) && !of_topic.is_old(version)).then_some((version, topic))
     }
 
@@ -191,7 +191,7 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
             return (None, false);
         };
-        let Some(version) = update.version else {
+        let Some(version) = state_version(update) else {
             self.counts.unversioned += 1;
             return (None, of_topic.reread(&update.key, now));
         };
@@ -209,7 +209,7 @@ impl<T> Core<T> {
             }
             return (None, self.contradicts(update, version, now));
         }
-        let step = match row {
+        let step = match row.filter(|_| update.action != Action::Delete) {
             Some(row) => {
                 let step = self.put(row);
                 if step.is_some()
@@ -359,6 +359,12 @@ impl<T> Core<T> {
         let current = |of_topic: &OfTopic| of_topic.standing.proven.is_some_and(|proven| proven >= since);
         self.topics.values().all(current)
     }
+}
+
+/// The version of an update that has the row's state; otherwise the row is read.
+fn state_version(update: &DbUpdate) -> Option<u64> {
+    let has_state = update.value.is_some() || update.action == Action::Delete;
+    update.version.filter(|_| has_state)
 }
 
 #[cfg(test)]
