@@ -37,8 +37,8 @@ impl<T> Core<T> {
             listing.base = Some(base.unwrap_or(unknown));
             // A store without versions may have gone back at any time.
             let is_doubted = |position: &TableVersion| base.is_none_or(|base| is_of_unknown_history(*position, base));
-            let doubted = of_topic.standing.position.filter(is_doubted);
-            listing.doubted = doubted.map(|position| position.version);
+            let is_doubted = of_topic.standing.position.as_ref().is_some_and(is_doubted);
+            listing.doubted = listing.doubted.filter(|_| is_doubted);
             is_behind = listing.base.is_some_and(|base| base.version.version < listing.missed);
         }
         if is_behind {

@@ -111,9 +111,9 @@ pub(super) struct Listing {
     pub(super) missed: u64,
     /// The held rows that were on no page so far.
     pub(super) suspects: HashSet<Name>,
-    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed:
-    /// the store may have begun anew since, and come to the same version. Then some row up to there is not as it is
-    /// held.
+    /// The position before the listing, if it comes from updates alone, on a table to which nothing was written when it
+    /// was listed: the store may have begun anew since, and come to the same version. Then some row up to there is not
+    /// as it is held.
     pub(super) doubted: Option<u64>,
     /// Some row was not.
     pub(super) contradicts: bool,
@@ -232,7 +232,11 @@ impl OfTopic {
             }
             (Want::CatchUp, None) | (Want::List, _) => {
                 counts.listings += 1;
-                (Read::Listing { id, topic }, Some(Listing::default()))
+                let listing = Listing {
+                    doubted: self.standing.position.map(|position| position.version),
+                    ..Listing::default()
+                };
+                (Read::Listing { id, topic }, Some(listing))
             }
         };
         self.running = Some(Running {
