@@ -55,6 +55,9 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
     ///
     /// When the handler is called, [`ReplicaTable::get`] returns the new state or a newer one. Without dispatcher
     /// workers all handlers run one after the other; with workers, handlers of different rows run at the same time.
+    ///
+    /// A bounded channel that stays full for too long misses a change for good, as [`Handler`] says; this is counted
+    /// and reported.
     pub fn on_change(&self, handler: impl Handler<RowChange<T>>) -> Guard {
         self.0.watch(handler, false)
     }
