@@ -42,7 +42,7 @@ impl<T> Core<T> {
             is_behind = listing.base.is_some_and(|base| base.version.version < listing.missed);
         }
         if is_behind {
-            of_topic.want(clock::after(now, self.times.patience), Want::CatchUp);
+            of_topic.want(clock::after(now, self.patience), Want::CatchUp);
         }
         if let Some(base) = base {
             self.shows_less(base, heard, now);
@@ -115,7 +115,7 @@ impl<T> Core<T> {
                 ..before
             });
             standing.heard.stored(version.version);
-            standing.advance(version.version.max(table), now, self.times.patience);
+            standing.advance(version.version.max(table), now, self.patience);
             standing.prove(running.asked, version.version);
         }
         if let Some((asked, version)) = of_topic.missed_check.take() {

@@ -35,7 +35,7 @@ const STANDINGS_AT_ONCE: usize = 1024;
 /// The times of a [`Core`].
 #[derive(Debug, Clone)]
 pub(super) struct Times {
-    /// How long a hole may stay before the replica catches up.
+    /// How long a hole may stay before the replica catches up, at least; twice as long at most.
     pub(super) patience: Duration,
     /// The time between two checks, less up to a fifth.
     pub(super) check_interval: Duration,
@@ -77,6 +77,8 @@ pub(super) struct Core<T> {
     /// A topic that was not synced when last asked: most sync in their order.
     unsynced: Option<Arc<Topic>>,
     times: Times,
+    /// How long the next hole may stay: many replicas may have it at the same time.
+    patience: Duration,
     chance: fastrand::Rng,
     /// Without its rows, which are counted on demand.
     pub(super) counts: ReplicaStats,
@@ -100,7 +102,7 @@ struct CheckRun {
 
 impl<T> Core<T> {
     pub(super) fn new(times: Times, seed: u64, now: Instant) -> Core<T> {
-        Core {
+        let mut core = Core {
             rows: Rows::default(),
             topics: BTreeMap::new(),
             leaving: 0,
@@ -117,10 +119,18 @@ impl<T> Core<T> {
             agenda: VecDeque::new(),
             searched: now,
             unsynced: None,
+            patience: times.patience,
             times,
             chance: fastrand::Rng::with_seed(seed),
             counts: ReplicaStats::default(),
-        }
+        };
+        core.draw_patience();
+        core
+    }
+
+    fn draw_patience(&mut self) {
+        let patience = self.times.patience;
+        self.patience = patience.saturating_add(patience.mul_f64(self.chance.f64()));
     }
 
     /// Begins to hold the rows of this topic.
@@ -197,10 +207,7 @@ impl<T> Core<T> {
         };
         if !of_topic.takes_updates(now) {
             self.counts.old += 1;
-            return (
-                None,
-                of_topic.want(clock::after(now, self.times.patience), Want::CatchUp),
-            );
+            return (None, of_topic.want(clock::after(now, self.patience), Want::CatchUp));
         }
         if of_topic.is_old(version) {
             self.counts.old += 1;
@@ -225,9 +232,10 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
             return (step, false);
         };
-        let wakes = of_topic
-            .standing
-            .merged(update.after, version, now, self.times.patience);
+        let wakes = of_topic.standing.merged(update.after, version, now, self.patience);
+        if wakes {
+            self.draw_patience();
+        }
         if self.rows.has_too_many_deletes() {
             self.forget_passed();
         }

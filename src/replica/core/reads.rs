@@ -130,7 +130,7 @@ impl<T> Core<T> {
             standing.owe(base.version.version, clock::after(now, patience));
             standing.prove(check.asked, base.version.version);
             if standing.covers(base.version.version) {
-                standing.advance(base.table, now, self.times.patience);
+                standing.advance(base.table, now, self.patience);
             }
         }
         self.forget_passed();
@@ -201,7 +201,7 @@ impl<T> Core<T> {
         if let Some(position) = &mut of_topic.standing.position {
             position.incarnation = version.incarnation;
         }
-        of_topic.standing.advance(version.version, now, self.times.patience);
+        of_topic.standing.advance(version.version, now, self.patience);
         of_topic.standing.prove(running.asked, version.version);
         self.forget_passed();
     }
