@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
     }
 
     /// Indexes the rows by the keys that `keys` returns. A row may have several keys, or none; a row that does not
-    /// decode has the keys of its last state that did.
+    /// decode has the keys of its last state that did, and one for which `keys` panics has none.
     ///
     /// The call visits all rows. The index follows the rows as a handler does, and is up to date before handlers
     /// registered later are called. Keys are compared and cloned under the index's lock, so neither may use the
