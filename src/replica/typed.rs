@@ -227,8 +227,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
             let needs_word = state.watchers.needs_word();
             // Rows that are replaced or not taken are dropped without the lock.
             self.give_turn(state);
-            some.clear();
             merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
+            some.clear();
         }
     }
 
