@@ -51,8 +51,11 @@ const QUESTIONS: usize = 1024;
 /// The most topics that the row names; a replica with more may hold any.
 const NAMED_TOPICS: usize = 64;
 
-/// The number of last answers in the row.
+/// The number of last answers in the row; newer ones than [`FRESH`] stay, too.
 const KEPT: usize = 64;
+
+/// A writer that waits has looked at the row within this time.
+const FRESH: Duration = Duration::from_millis(200);
 
 /// The interval of looks at unanswered questions.
 const LOOK: Duration = Duration::from_millis(2);
@@ -78,9 +81,9 @@ impl Answers {
             address: TOPIC.to_owned(),
             ..Member::default()
         };
-        let answers = Arc::new(Mutex::new(VecDeque::new()));
+        let answers = Arc::new(Mutex::new(VecDeque::<Given>::new()));
         let (told, about) = (Arc::clone(&answers), Arc::clone(&applied));
-        let host = host_name();
+        let (host, timeout) = (host_name(), options.timeout);
         let renewal = move |member: &mut Member| {
             let detail = Detail {
                 host: host.clone(),
@@ -89,7 +92,13 @@ impl Answers {
                     .filter(|topics| topics.len() <= NAMED_TOPICS)
                     .map(|topics| topics.iter().map(|topic| topic.as_str().into()).collect()),
                 staleness_ms: about.staleness().and_then(|age| u64::try_from(age.as_millis()).ok()),
-                answers: told.lock().iter().cloned().collect(),
+                timeout_ms: u64::try_from(timeout.as_millis()).ok(),
+                answers: told
+                    .lock()
+                    .iter()
+                    .map(|given| (given.id.clone(), given.has_it))
+                    .collect(),
+                ..Detail::default()
             };
             member.detail = serde_json::to_string(&detail).unwrap_or_default();
         };
@@ -149,8 +158,15 @@ impl fmt::Debug for Answers {
 struct Unanswered {
     applied: Arc<dyn Applied>,
     pending: Vec<Pending>,
-    answers: Arc<Mutex<VecDeque<(Name, bool)>>>,
+    answers: Arc<Mutex<VecDeque<Given>>>,
     registration: Arc<Registration>,
+}
+
+/// A given answer.
+struct Given {
+    id: Name,
+    has_it: bool,
+    at: Instant,
 }
 
 struct Pending {
@@ -188,7 +204,7 @@ impl Unanswered {
             return;
         };
         self.pending.retain(|pending| pending.id != update.key);
-        self.answers.lock().retain(|(id, _)| *id != update.key);
+        self.answers.lock().retain(|given| given.id != update.key);
         if self.pending.len() < QUESTIONS {
             self.pending.push(Pending {
                 id: update.key.clone(),
@@ -215,16 +231,53 @@ impl Unanswered {
                     true
                 }
                 has_it => {
-                    answered.push((pending.id.clone(), has_it.is_some()));
+                    answered.push(Given {
+                        id: pending.id.clone(),
+                        has_it: has_it.is_some(),
+                        at: now,
+                    });
                     false
                 }
             }
         });
+        let is_news = !answered.is_empty();
         let mut answers = self.answers.lock();
-        answers.extend(answered.iter().cloned());
-        while answers.len() > KEPT {
-            answers.pop_front();
-        }
-        !answered.is_empty()
+        answers.extend(answered);
+        forget(&mut answers, now);
+        is_news
+    }
+}
+
+/// Forgets the oldest answers.
+fn forget(answers: &mut VecDeque<Given>, now: Instant) {
+    let is_fresh = |given: &Given| now.saturating_duration_since(given.at) < FRESH;
+    while answers.len() > KEPT && (answers.len() > QUESTIONS || !answers.front().is_some_and(is_fresh)) {
+        answers.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many answers at once are all in the row until their writers have looked.
+    #[test]
+    fn answers_stay_until_they_can_have_been_read() {
+        let now = Instant::now();
+        let give = |answers: &mut VecDeque<Given>, count: usize, at| {
+            let given = |number: usize| Given {
+                id: number.to_string().into(),
+                has_it: true,
+                at,
+            };
+            answers.extend((0..count).map(given));
+            forget(answers, at);
+            answers.len()
+        };
+        let mut answers = VecDeque::new();
+        assert_eq!(give(&mut answers, 200, now), 200);
+        assert_eq!(give(&mut answers, 1, now + FRESH / 2), 201);
+        assert_eq!(give(&mut answers, 1, now + FRESH), KEPT);
+        assert_eq!(give(&mut answers, 2 * QUESTIONS, now + FRESH), QUESTIONS);
     }
 }

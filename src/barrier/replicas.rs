@@ -5,12 +5,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::registry::Member;
+use crate::registry::{Member, RegistryOptions};
 use crate::store::Store;
 use crate::update::{Name, Topic};
 
 /// The table of the replicas that writers can wait for.
 pub const REPLICAS: &str = "replica";
+
+/// The key of the row in which writers leave the times that they have watched; see [`super::unrenewed`].
+pub(super) const WATCHED: &str = "tablecast/watched";
 
 /// The registration of a replica that writers can wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +70,15 @@ pub fn registered(store: &dyn Store) -> Result<Vec<Registered>> {
 pub(super) fn rows(store: &dyn Store) -> Result<Vec<(Member, Detail)>> {
     let mut there = Vec::new();
     for row in store.entries(REPLICAS, None) {
-        match Member::from_row(&row?).and_then(|member| Ok((Detail::of(&member)?, member))) {
-            Ok((detail, member)) if !member.leaving => there.push((member, detail)),
+        let row = row?;
+        if row.key == *WATCHED {
+            continue;
+        }
+        match Member::from_row(&row).and_then(|member| Ok((Detail::of(&member)?, member))) {
+            Ok((detail, member)) if !member.leaving => {
+                let version = row.version;
+                there.push((member, Detail { version, ..detail }));
+            }
             Ok(_) => {}
             Err(e) => log::debug!("skipped: {e}"),
         }
@@ -85,6 +95,12 @@ pub(super) struct Detail {
     pub(super) topics: Option<Vec<Name>>,
     #[serde(default)]
     pub(super) staleness_ms: Option<u64>,
+    /// Time without a renewal after which the replica counts as gone.
+    #[serde(default)]
+    pub(super) timeout_ms: Option<u64>,
+    /// The version of the row.
+    #[serde(skip)]
+    pub(super) version: u64,
     /// The last answers, by question: true if the version is applied, false if the topic is not held.
     pub(super) answers: Vec<(Name, bool)>,
 }
@@ -95,6 +111,11 @@ impl Detail {
             let context = format!("the row of {:?} describes no replica", member.id);
             Error::new(ErrorKind::Malformed, context).with_source(e)
         })
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        let own = self.timeout_ms.map(Duration::from_millis);
+        own.unwrap_or_else(|| RegistryOptions::default().timeout)
     }
 
     /// True if the replica may hold this topic of the table.

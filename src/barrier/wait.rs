@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::question::{Question, TABLE, TOPIC};
 use super::replicas::{Detail, rows};
+use super::unrenewed::Unrenewed;
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -61,10 +62,14 @@ impl Database {
         let id = Name::from(format!("{:016x}", fastrand::u64(..)));
         let ask = question.to_update(&id)?;
         let (mut applied, mut look, mut ask_at) = (0, FIRST_LOOK, Instant::now());
+        let (begun, mut unrenewed) = (ask_at, None);
         loop {
             let now = Instant::now();
             if now >= ask_at {
                 self.publisher().send_event(&ask)?;
+                if ask_at > begun && unrenewed.is_none() {
+                    unrenewed = Some(Unrenewed::load(store, now)?);
+                }
                 ask_at = now + ASK_AGAIN;
             }
             thread::pause(look.min(deadline.saturating_duration_since(now)));
@@ -79,7 +84,14 @@ impl Database {
                 // It has ended.
                 None => false,
             });
+            let late = there.iter().filter(|(replica, _)| waiting.contains_key(*replica));
+            if let Some(unrenewed) = &mut unrenewed {
+                unrenewed.look(store, late);
+            }
             if waiting.is_empty() || Instant::now() >= deadline {
+                if let Some(unrenewed) = &unrenewed {
+                    unrenewed.leave(store);
+                }
                 let missing = waiting.into_keys().collect();
                 return Ok(Barrier { applied, missing });
             }

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -39,9 +40,14 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
         let follow = move |change: &RowChange<T>| match change {
             RowChange::Added { new } | RowChange::Changed { new, .. } => {
                 // This runs the program's code, so without the lock; as does dropping what was there.
-                let keys = keys(new).into_iter().collect();
+                let found = catch_unwind(AssertUnwindSafe(|| keys(new).into_iter().collect()));
+                let (keys, panic) = found.map_or_else(|panic| (Vec::new(), Some(panic)), |keys| (keys, None));
                 let gone = kept.write().put(new, keys);
                 drop(gone);
+                if let Some(panic) = panic {
+                    // It is counted and reported as any handler's.
+                    resume_unwind(panic);
+                }
             }
             RowChange::Removed { key, .. } => {
                 let gone = kept.write().remove(key);

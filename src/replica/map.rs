@@ -149,8 +149,8 @@ impl<R: Keyed> Map<R> {
         black_box(leaves.map(found).fold(0, usize::wrapping_add));
     }
 
-    /// Inserts an item; returns the earlier one with the same key.
-    pub(super) fn insert(&mut self, item: Arc<R>, note: u32) -> Option<Arc<R>> {
+    /// Inserts an item; returns the earlier one with the same key, and its note.
+    pub(super) fn insert(&mut self, item: Arc<R>, note: u32) -> Option<(Arc<R>, u32)> {
         self.insert_over(item, note, |_| true).unwrap_or_default()
     }
 
@@ -161,15 +161,15 @@ impl<R: Keyed> Map<R> {
         item: Arc<R>,
         note: u32,
         gives_way: impl Fn(&R) -> bool,
-    ) -> Result<Option<Arc<R>>, Arc<R>> {
+    ) -> Result<Option<(Arc<R>, u32)>, Arc<R>> {
         let hash = self.hash(item.key());
         let before = insert(&mut self.root, 0, Slot { hash, note, item }, gives_way)?;
         self.len += usize::from(before.is_none());
         Ok(before)
     }
 
-    /// Removes an item.
-    pub(super) fn remove(&mut self, key: &str) -> Option<Arc<R>> {
+    /// Removes an item; returns it and its note.
+    pub(super) fn remove(&mut self, key: &str) -> Option<(Arc<R>, u32)> {
         // Without this look, a missing key would cause copies of shared nodes.
         self.get(key)?;
         let hash = self.hash(key);
@@ -183,9 +183,9 @@ impl<R: Keyed> Map<R> {
         let slots = Arc::make_mut(slots);
         let place = slots.iter().position(|slot| slot.is_of(hash, key))?;
         self.len -= 1;
-        let removed = slots.swap_remove(place).item;
+        let removed = slots.swap_remove(place);
         slots.shrink_to(slots.len().next_multiple_of(GROWTH));
-        Some(removed)
+        Some((removed.item, removed.note))
     }
 
     /// All items, in no order.
@@ -215,7 +215,7 @@ fn insert<R: Keyed>(
     mut taken: u32,
     slot: Slot<R>,
     gives_way: impl Fn(&R) -> bool,
-) -> Result<Option<Arc<R>>, Arc<R>> {
+) -> Result<Option<(Arc<R>, u32)>, Arc<R>> {
     loop {
         match node {
             Node::Branch(nodes) => {
@@ -230,7 +230,10 @@ fn insert<R: Keyed>(
                 let slots = Arc::make_mut(slots);
                 if let Some(same) = slots.iter_mut().find(|it| it.is_of(slot.hash, slot.item.key())) {
                     return match gives_way(&same.item) {
-                        true => Ok(Some(std::mem::replace(same, slot).item)),
+                        true => {
+                            let before = std::mem::replace(same, slot);
+                            Ok(Some((before.item, before.note)))
+                        }
                         false => Err(slot.item),
                     };
                 }
@@ -321,10 +324,12 @@ mod tests {
             let key = chance.u32(0..9_000).to_string();
             if chance.u8(0..10) < 7 {
                 let before = map.insert(Arc::new((key.clone(), step)), step as u32);
-                assert_eq!(before.map(|item| item.1), model.insert(key.clone(), step));
+                let before = before.map(|(item, note)| (item.1, note));
+                assert_eq!(before, model.insert(key.clone(), step).map(|step| (step, step as u32)));
                 assert_eq!(map.note(&key), Some(step as u32));
             } else {
-                assert_eq!(map.remove(&key).map(|item| item.1), model.remove(&key));
+                let removed = map.remove(&key).map(|(item, note)| (item.1, note));
+                assert_eq!(removed, model.remove(&key).map(|step| (step, step as u32)));
             }
             map.warm([key.as_str(), "none"].into_iter());
             assert_eq!(map.get(&key).map(|item| item.1), model.get(&key).copied());

@@ -48,6 +48,7 @@ mod core;
 mod holdings;
 mod index;
 mod intake;
+mod leaving;
 mod map;
 mod options;
 #[cfg(feature = "metrics")]

@@ -17,7 +17,8 @@ pub struct ReplicaOptions {
     /// of the topics, with one small request per table. Changes that were stored but not received are found within this
     /// time. At least 10 ms. Default: 3 s.
     pub check_interval: Duration,
-    /// How long an update that overtook earlier ones waits for them before the replica catches up. Default: 200 ms.
+    /// How long an update that overtook earlier ones waits for them before the replica catches up; at random up to
+    /// twice as long, since many replicas may miss the same update. Default: 200 ms.
     pub patience: Duration,
     /// The span over which replicas spread their reads after a common loss. Default: 1 s.
     pub spread: Duration,

@@ -27,8 +27,12 @@ pub(super) trait Part: Send + Sync {
     /// The next thing to read.
     fn poll(&self) -> Option<Read>;
     fn deadline(&self) -> Option<Instant>;
-    /// The keys of the rows of this topic.
-    fn keys(&self, topic: &Topic) -> Vec<Name>;
+    /// False if the result of this read is ignored.
+    fn is_reading(&self, read: &Read) -> bool;
+    /// False if no row of the topic is held.
+    fn may_have_rows(&self, topic: &Topic) -> bool;
+    /// The keys of the rows of these topics; visits all rows.
+    fn keys(&self, is_of: &dyn Fn(&Topic) -> bool) -> Vec<Name>;
     /// The version of a row, and a sum of its text.
     fn stamp(&self, key: &str) -> Option<(u64, u32)>;
     fn sum(&self, text: &str) -> u32;

@@ -137,8 +137,11 @@ impl Reader {
 }
 
 impl Task {
-    /// Makes the next call; returns true if it was the last.
+    /// Makes the next call, if the read is still wanted; returns true if it was the last.
     fn step(&mut self, store: &dyn Store) -> bool {
+        if !self.part.is_reading(&self.read) {
+            return true;
+        }
         // A panic in a program's own store is a failure like others.
         match contain(|| "a read of a replica".into(), || self.call(store)).flatten() {
             Ok(done) => done,
@@ -207,7 +210,11 @@ impl Task {
     fn call_listing(&mut self, store: &dyn Store, table: &str, topic: &Topic) -> Result<bool> {
         let At::Key(after) = &self.at else {
             let base = base(store, table, topic)?;
-            self.put(What::Begins(base, self.part.keys(topic)));
+            let held = match self.part.may_have_rows(topic) {
+                true => self.part.keys(&|of| of == topic),
+                false => Vec::new(),
+            };
+            self.put(What::Begins(base, held));
             self.at = At::Key(None);
             return Ok(false);
         };

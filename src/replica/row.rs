@@ -227,6 +227,8 @@ pub(super) struct Step<T> {
     pub(super) before: Option<Held<T>>,
     pub(super) after: Option<Held<T>>,
     pub(super) version: u64,
+    /// Sums of the texts before and after.
+    pub(super) sums: [u32; 2],
 }
 
 impl<T> Step<T> {
@@ -237,12 +239,14 @@ impl<T> Step<T> {
             before: None,
             version: held.version(),
             after: Some(held),
+            sums: [0; 2],
         }
     }
 
     /// Joins this step and the next of the same row. Returns the state in between.
     pub(super) fn join(&mut self, next: Step<T>) -> Option<Held<T>> {
         self.version = next.version;
+        self.sums[1] = next.sums[1];
         std::mem::replace(&mut self.after, next.after)
     }
 
@@ -252,6 +256,8 @@ impl<T> Step<T> {
         let old = self.before.as_ref().and_then(|before| before.decoded().cloned());
         let (first, second) = match &self.after {
             None => (self.before.as_ref().map(|_| self.removed(old, self.version)), None),
+            // It came back as it was.
+            Some(Held::Row(new)) if self.is_same(new) => (None, None),
             Some(Held::Row(new)) => (Some(shown(old, Arc::clone(new))), None),
             Some(Held::Malformed(it)) => {
                 let first = match (old, it.last.clone()) {
@@ -272,6 +278,13 @@ impl<T> Step<T> {
             }
         };
         first.into_iter().chain(second)
+    }
+
+    fn is_same(&self, new: &Entry<T>) -> bool {
+        let Some(Held::Row(old)) = &self.before else {
+            return false;
+        };
+        old.version == new.version && old.topic == new.topic && self.sums[0] == self.sums[1]
     }
 
     fn removed(&self, old: Option<Arc<Entry<T>>>, version: u64) -> RowChange<T> {
@@ -298,6 +311,7 @@ impl<T> Clone for Step<T> {
             before: self.before.clone(),
             after: self.after.clone(),
             version: self.version,
+            sums: self.sums,
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct ReplicaStats {
     pub applied: u64,
     /// Updates that were older than the held state.
     pub old: u64,
-    /// Updates without a version, whose row was read.
+    /// Updates without a version, or without the value that they set, whose row was read.
     pub unversioned: u64,
     /// Requests for the last versions of the topics of a table.
     pub checks: u64,

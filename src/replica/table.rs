@@ -55,12 +55,15 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
     ///
     /// When the handler is called, [`ReplicaTable::get`] returns the new state or a newer one. Without dispatcher
     /// workers all handlers run one after the other; with workers, handlers of different rows run at the same time.
+    ///
+    /// A bounded channel that stays full for too long misses a change for good, as [`Handler`] says; this is counted
+    /// and reported.
     pub fn on_change(&self, handler: impl Handler<RowChange<T>>) -> Guard {
         self.0.watch(handler, false)
     }
 
     /// Indexes the rows by the keys that `keys` returns. A row may have several keys, or none; a row that does not
-    /// decode has the keys of its last state that did.
+    /// decode has the keys of its last state that did, and one for which `keys` panics has none.
     ///
     /// The call visits all rows. The index follows the rows as a handler does, and is up to date before handlers
     /// registered later are called. Keys are compared and cloned under the index's lock, so neither may use the

@@ -5,16 +5,32 @@ use std::sync::atomic::Ordering::Acquire;
 
 use parking_lot::Mutex;
 
+use super::core::Rows;
 use super::map::Iter;
 use super::row::{Held, MalformedRow, RowChange, Step, Undecoded};
 use super::typed::{State, Typed};
 use super::watch::{Telling, Watcher};
 use crate::dispatcher::{Callback, Guard, Handler};
-use crate::error::report;
+use crate::error::{contain, report};
 use crate::table::Entry;
 
-/// The most rows reported to a new handler in one job; other jobs run in between.
-const TOLD_AT_ONCE: usize = 256;
+/// The most rows reported to a new handler, or looked at to be removed, in one job; other jobs run in between.
+pub(super) const AT_ONCE: usize = 256;
+
+/// The rows of a table at one moment that are still to be visited.
+pub(super) struct Rest<T> {
+    decoded: Iter<Entry<T>>,
+    malformed: Iter<Undecoded<T>>,
+}
+
+impl<T> Rest<T> {
+    pub(super) fn of(rows: &Rows<T>) -> Rest<T> {
+        Rest {
+            decoded: rows.decoded.iter(),
+            malformed: rows.malformed.iter(),
+        }
+    }
+}
 
 /// The consequences of a change, without the table's lock.
 pub(super) struct Merged<T> {
@@ -44,20 +60,45 @@ impl<T> State<T> {
 
 impl<T: Send + Sync + 'static> Typed<T> {
     pub(super) fn tell_merged(&self, merged: Merged<T>, needs_word: bool) {
-        drop(merged.skipped);
+        self.drop_rows(merged.skipped);
         if let Some(row) = merged.malformed {
             report!(&row.error, self.hook.as_ref());
         }
         let mut telling = merged.telling;
         while let Some(Telling { step, watchers }) = telling.take() {
-            if watchers.is_empty() {
-                return;
+            if !watchers.is_empty() {
+                self.tell(&step, &watchers);
+                if needs_word {
+                    telling = self.state.write().watchers.told(&step.key);
+                }
             }
-            self.tell(&step, &watchers);
-            if needs_word {
-                telling = self.state.write().watchers.told(&step.key);
+            self.drop_rows((step, watchers));
+        }
+    }
+
+    /// Drops rows, which is the program's code: a panic must not cost others their changes.
+    fn drop_rows(&self, rows: impl Sized) {
+        if let Err(panic) = contain(|| self.dropping(), || drop(rows)) {
+            report!(&panic, self.hook.as_ref());
+        }
+    }
+
+    /// The next row. The others may have the last handle to a row, which is dropped as they pass it.
+    pub(super) fn next_of(&self, rows: &mut Rest<T>) -> Option<Held<T>> {
+        loop {
+            let next = || {
+                let held = rows.decoded.next().map(Held::Row);
+                held.or_else(|| rows.malformed.next().map(Held::Malformed))
+            };
+            match contain(|| self.dropping(), next) {
+                Ok(held) => return held,
+                Err(panic) => report!(&panic, self.hook.as_ref()),
             }
         }
+    }
+
+    fn dropping(&self) -> String {
+        format!("dropping a row of table {}", self.name)
     }
 
     fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
@@ -96,7 +137,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 return drop(state);
             }
             state.watchers.begin(Arc::clone(&watcher));
-            let rows = (state.core.rows.decoded.iter(), state.core.rows.malformed.iter());
+            let rows = Rest::of(&state.core.rows);
             drop(state);
             table.tell_all(watcher, rows, here);
         };
@@ -109,11 +150,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 
     /// Calls a new handler for some rows, and queues a job for the rest.
-    fn tell_all(self: Arc<Self>, watcher: Watcher<T>, mut rows: (Iter<Entry<T>>, Iter<Undecoded<T>>), here: bool) {
+    fn tell_all(self: Arc<Self>, watcher: Watcher<T>, mut rows: Rest<T>, here: bool) {
         let told = std::slice::from_ref(&watcher);
-        for _ in 0..if here { usize::MAX } else { TOLD_AT_ONCE } {
-            let held = rows.0.next().map(Held::Row);
-            let Some(held) = held.or_else(|| rows.1.next().map(Held::Malformed)) else {
+        for _ in 0..if here { usize::MAX } else { AT_ONCE } {
+            let Some(held) = self.next_of(&mut rows) else {
                 while watcher.is_live()
                     && let Some(since) = { self.state.write().watchers.since(&watcher) }
                 {

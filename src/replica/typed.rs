@@ -50,7 +50,7 @@ pub(super) struct Typed<T> {
     pub(super) dispatcher: DispatcherHandle,
     /// Wakes the reading thread.
     wake: Sender<()>,
-    signal: Arc<Signal>,
+    pub(super) signal: Arc<Signal>,
     hasher: DefaultHashBuilder,
     pub(super) read_bytes: Counter,
     pub(super) hook: Option<ErrorHook>,
@@ -227,8 +227,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
             let needs_word = state.watchers.needs_word();
             // Rows that are replaced or not taken are dropped without the lock.
             self.give_turn(state);
-            some.clear();
             merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
+            some.clear();
         }
     }
 
@@ -257,18 +257,6 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.signal.notify();
     }
 
-    /// Removes the rows of topics that are no longer held.
-    fn evict(&self) {
-        let (decoded, malformed) = self.rows();
-        let decoded = decoded.iter().map(Held::Row);
-        for held in decoded.chain(malformed.iter().map(Held::Malformed)) {
-            if !self.holds(held.topic()) {
-                self.merge(|core| core.evict(held.key()));
-            }
-        }
-        self.signal.notify();
-    }
-
     fn remove_all_topics(&self) {
         let core = &mut self.state.write().core;
         let topics: Vec<Topic> = core.topics().cloned().collect();
@@ -289,17 +277,20 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
     fn remove_topic(self: Arc<Self>, topic: &Topic) {
         self.state.write().core.remove_topic(topic);
         let table = Arc::clone(&self);
-        self.dispatcher.run(Box::new(move || table.evict()));
+        let topic = topic.clone();
+        let evict = move || table.evict_rows(Some(topic), |table| table.state.write().core.end_evict());
+        self.dispatcher.run(Box::new(evict));
     }
 
     fn close(self: Arc<Self>) {
         self.remove_all_topics();
         let table = Arc::clone(&self);
         let close = move || {
-            table.evict();
-            // Other threads may still have to report what they have merged.
-            let handlers = table.state.write().watchers.close();
-            drop(handlers);
+            table.evict_rows(None, |table| {
+                // Other threads may still have to report what they have merged.
+                let handlers = table.state.write().watchers.close();
+                drop(handlers);
+            });
         };
         self.dispatcher.run(Box::new(close));
     }
@@ -337,13 +328,21 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         self.state.read().core.deadline()
     }
 
-    fn keys(&self, topic: &Topic) -> Vec<Name> {
+    fn is_reading(&self, read: &Read) -> bool {
+        self.state.read().core.is_reading(read)
+    }
+
+    fn may_have_rows(&self, topic: &Topic) -> bool {
+        self.state.read().core.may_have_rows(topic)
+    }
+
+    fn keys(&self, is_of: &dyn Fn(&Topic) -> bool) -> Vec<Name> {
         let (decoded, malformed) = self.rows();
         let held = decoded
             .iter()
             .map(Held::Row)
             .chain(malformed.iter().map(Held::Malformed));
-        let held = held.filter(|held| held.topic() == topic);
+        let held = held.filter(|held| is_of(held.topic()));
         held.map(|held| held.key().clone()).collect()
     }
 

@@ -1,5 +1,6 @@
 //! Comparing a replica with the store.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,8 +54,9 @@ pub(super) fn compare(
     catch_up: impl Fn() -> Result<()>,
 ) -> Result<Vec<Difference>> {
     let mut suspects = HashSet::new();
+    let held: BTreeSet<&Topic> = topics.iter().collect();
+    let mut unseen: HashSet<Name> = part.keys(&|topic| held.contains(topic)).into_iter().collect();
     for topic in topics {
-        let mut unseen: HashSet<Name> = part.keys(topic).into_iter().collect();
         for row in store.entries(part.name(), Some(topic)) {
             let row = row?;
             in_time(deadline)?;
@@ -63,8 +65,8 @@ pub(super) fn compare(
                 suspects.insert(row.key);
             }
         }
-        suspects.extend(unseen);
     }
+    suspects.extend(unseen);
     // A difference that stays the same on both sides, look after look, is no change under way.
     let mut before: Option<Vec<Unequal>> = None;
     for _ in 0..LOOKS {

@@ -49,6 +49,8 @@ impl<T> Watchers<T> {
         for (_, since) in &mut self.new {
             // What this skips is in `step`, too.
             match since.get_mut(&step.key) {
+                // It came and went.
+                Some(earlier) if earlier.before.is_none() && step.after.is_none() => drop(since.remove(&step.key)),
                 Some(earlier) => drop(earlier.join(step.clone())),
                 None => drop(since.insert(step.key.clone(), step.clone())),
             }

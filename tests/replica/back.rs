@@ -1,16 +1,17 @@
 //! Stores that go back to an earlier state, and rows that differ.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::{Page, Row, Write};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{ErrorKind, Result, Store, Topic};
+use tablecast::{ErrorKind, Monitor, MonitorOptions, Publisher, PublisherOptions, Result, Store, Topic};
 
 use crate::common::{eventually, hook, within};
 use crate::front::pass_on;
 use crate::swap::Swap;
-use crate::{LONG, World, held, holds, stored};
+use crate::{LONG, World, held, holds, stored, topic};
 
 /// A store is emptied and filled again until its versions have come round: its new content is the truth, and is
 /// reported.
@@ -38,6 +39,44 @@ fn a_store_that_begins_anew_is_the_truth() {
         assert_eq!(replica.stats().went_back, 1);
         let (_, error) = errors.recv_timeout(LONG).unwrap();
         assert!(error.contains("went back"), "{error}");
+    });
+}
+
+/// A monitor publishes a delete with the version of the table, which is above that of the row's topic.
+#[test]
+fn a_monitor_of_several_topics_is_no_store_that_went_back() {
+    within(LONG, || {
+        let world = World::new(0);
+        let (a, b) = (topic("a"), topic("b"));
+        let publisher = Arc::new(Publisher::new(&*world.driver, PublisherOptions::default()).unwrap());
+        let monitor = || {
+            let options = MonitorOptions {
+                interval: Duration::from_millis(5),
+                ..MonitorOptions::default()
+            };
+            Monitor::new(Arc::clone(&world.store), Arc::clone(&publisher), "t", "m", options).unwrap()
+        };
+        world.store.create("t", "k", "1", &a).unwrap();
+        world.store.create("t", "m", "1", &b).unwrap();
+        let first = monitor();
+        eventually(LONG, || first.stats().created == 2 && first.stats().skipped > 0);
+        first.stop();
+        let replica = world.replica(ReplicaOptions {
+            check_interval: Duration::from_secs(600),
+            ..holds(&["a", "b"])
+        });
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        world.subscriber.wait_live(LONG).unwrap();
+        // The check that a live address causes, at a random moment of a second, is over.
+        crate::rig::pass(Duration::from_millis(1_200));
+        world.store.delete("t", "k").unwrap();
+        world.store.set("t", "m", "2").unwrap();
+        let second = monitor();
+        eventually(LONG, || table.get("k").unwrap().is_none());
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(held(&table), stored(&*world.store, "t", &["a", "b"]));
+        assert_eq!((second.stats().deleted, replica.stats().went_back), (1, 0));
     });
 }
 

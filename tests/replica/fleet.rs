@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tablecast::store::TopicVersions;
+use tablecast::store::{Page, Row, StoreOptions, TopicVersions};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Result, Store, SyncReason, Topic};
 
@@ -15,11 +15,28 @@ use crate::{LONG, World, holds};
 const REPLICAS: usize = 200;
 
 /// Counts the reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counting {
     store: MemoryStore,
     checks: Mutex<Vec<Instant>>,
     pub(crate) others: Mutex<usize>,
+    /// The tables of which pages were read.
+    pages: Mutex<Vec<String>>,
+}
+
+impl Default for Counting {
+    fn default() -> Counting {
+        let options = StoreOptions {
+            batch_amount: 10,
+            ..StoreOptions::default()
+        };
+        Counting {
+            store: MemoryStore::new().with_options(options),
+            checks: Mutex::default(),
+            others: Mutex::default(),
+            pages: Mutex::default(),
+        }
+    }
 }
 
 impl Counting {
@@ -27,15 +44,24 @@ impl Counting {
         *self.others.lock() += 1;
         &self.store
     }
+
+    pub(crate) fn pages(&self, table: &str) -> usize {
+        self.pages.lock().iter().filter(|of| **of == table).count()
+    }
 }
 
 impl Store for Counting {
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.pages.lock().push(table.to_owned());
+        self.count().page_of_entries(table, topic, after)
+    }
+
     fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
         self.checks.lock().push(Instant::now());
         self.store.topic_versions(table, topics)
     }
 
-    pass_on!(|this| this.count(); get page_of_entries changes);
+    pass_on!(|this| this.count(); get changes);
     pass_on!(|this| this.store; write page_of_keys create_table delete_table allocate_unique_key);
 }
 

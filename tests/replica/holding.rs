@@ -1,12 +1,19 @@
 //! Tables and topics that several threads hold and let go, and wait for.
 
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use tablecast::replica::ReplicaOptions;
+use crossbeam_channel::{never, unbounded};
+use serde::Deserialize;
+use tablecast::replica::{ReplicaOptions, RowChange};
 use tablecast::store::Write;
+use tablecast::{Action, DbUpdate, Store, Table};
 
 use crate::common::{eventually, within};
+use crate::fleet::Counting;
 use crate::{LONG, World, holds, topic};
 
 const TIMES: usize = 500;
@@ -68,5 +75,83 @@ fn waits_beside_waits_end_soon() {
                 scope.spawn(|| (0..100).for_each(|_| wait()));
             }
         });
+    });
+}
+
+/// The rows of a topic that is given up are removed some at a time: updates are handled in between.
+#[test]
+fn a_topic_that_goes_does_not_hold_up_the_dispatcher() {
+    const ROWS: usize = 3_000;
+    within(LONG, || {
+        let world = World::new(0);
+        for number in 0..ROWS {
+            world.store.create("t", &number.to_string(), "x", &topic("a")).unwrap();
+        }
+        for remove in [true, false] {
+            let replica = world.replica(holds(&["a"]));
+            let table = replica.raw_table("t").unwrap();
+            replica.wait_synced(LONG).unwrap();
+            let (told, removed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (all, count, queue) = (Arc::clone(&told), Arc::clone(&removed), world.dispatcher.queue());
+            let _changes = table.on_change(move |change: &RowChange<String>| {
+                all.fetch_add(1, Relaxed);
+                if matches!(change, RowChange::Removed { .. }) && count.fetch_add(1, Relaxed) == 0 {
+                    let marker = DbUpdate::new("other", "marker", Action::Set);
+                    queue.push(&mut vec![marker], &never()).unwrap();
+                }
+            });
+            eventually(LONG, || told.load(Relaxed) == ROWS);
+            let (count, (seen, at)) = (Arc::clone(&removed), unbounded());
+            let _marker = world
+                .dispatcher
+                .on_table("other", move |_: &DbUpdate| seen.send(count.load(Relaxed)).unwrap());
+            match remove {
+                true => assert!(replica.remove_topic(&topic("a"))),
+                false => assert!(replica.remove_table("t")),
+            }
+            let at = at.recv_timeout(LONG).unwrap();
+            assert!(at < ROWS / 2, "after {at} rows");
+            eventually(LONG, || removed.load(Relaxed) == ROWS && table.is_empty());
+        }
+    });
+}
+
+static REMOVE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// A row type that gives its topic up while it is read.
+struct GivesUp;
+
+impl<'de> Deserialize<'de> for GivesUp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<GivesUp, D::Error> {
+        u64::deserialize(deserializer)?;
+        REMOVE.get().inspect(|remove| remove());
+        Ok(GivesUp)
+    }
+}
+
+/// A listing that is no longer wanted ends with the page under way.
+#[test]
+fn a_topic_that_goes_is_not_read_to_its_end() {
+    within(LONG, || {
+        let store = Arc::new(Counting::default());
+        let world = World::with(0, Arc::clone(&store) as _);
+        for number in 0..2_000 {
+            store.create("t", &number.to_string(), "1", &topic("a")).unwrap();
+        }
+        let replica = Arc::new(world.replica(holds(&[])));
+        let given_up = Arc::downgrade(&replica);
+        let remove = move || {
+            given_up.upgrade().map(|replica| replica.remove_topic(&topic("a")));
+        };
+        assert!(REMOVE.set(Box::new(remove)).is_ok());
+        replica.table(Table::<GivesUp>::new("t")).unwrap();
+        replica.add_topic(&topic("a")).unwrap();
+        eventually(LONG, || replica.is_synced());
+        // What is read next was due after the rest of the listing.
+        replica.raw_table("u").unwrap();
+        replica.add_topic(&topic("b")).unwrap();
+        replica.wait_synced(LONG).unwrap();
+        let pages = store.pages("t");
+        assert!(pages <= 4, "{pages}");
     });
 }

@@ -53,6 +53,7 @@ pub(crate) fn topic(name: &str) -> Topic {
 /// A store in memory with short pages, a publisher, and a program that follows it.
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) driver: Arc<dyn Driver>,
     pub(crate) database: Database,
     pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) dispatcher: Dispatcher,
@@ -83,6 +84,7 @@ impl World {
         World {
             database: Database::new(Arc::clone(&store), publisher, DatabaseOptions::default()),
             store,
+            driver,
             subscriber: Arc::new(subscriber),
             dispatcher,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use serde::{Deserialize, Serialize};
+use tablecast::database::Entry;
 use tablecast::replica::{MalformedRow, ReplicaOptions, RowChange};
 use tablecast::{ErrorKind, Table, Topic};
 
@@ -160,6 +161,86 @@ fn a_row_type_that_panics_is_told_as_malformed() {
             panic!()
         };
         assert_eq!((&*row.key, row.error.kind()), ("b", ErrorKind::Panicked));
+    });
+}
+
+/// A row type that panics when a certain value is dropped.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Explosive(String);
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        assert!(self.0 != "armed" || std::thread::panicking());
+    }
+}
+
+/// A row whose old value panics when it is dropped costs no row that is read with it its change.
+#[test]
+fn a_row_that_panics_when_dropped_costs_no_other_its_change() {
+    for workers in [0, 2] {
+        within(LONG, move || {
+            let world = World::new(workers);
+            let key = |number: usize| format!("{number}");
+            for number in 0..10 {
+                let value = if number == 4 { "\"armed\"" } else { "\"x\"" };
+                world.store.create("t", &key(number), value, &Topic::ALL).unwrap();
+            }
+            let replica = world.replica(ReplicaOptions {
+                check_interval: Duration::from_secs(600),
+                ..holds(&["D"])
+            });
+            let table = replica.table(Table::<Explosive>::new("t")).unwrap();
+            replica.wait_synced(LONG).unwrap();
+            let (changes, changed) = unbounded();
+            let _guard = table.on_change(move |change: &RowChange<Explosive>| {
+                changes.send((change.key().to_string(), change.version())).unwrap();
+            });
+            (0..10).for_each(|_| drop(changed.recv_timeout(LONG).unwrap()));
+            for round in 2..4 {
+                let mut versions: Vec<_> = (0..10)
+                    .map(|number| (key(number), world.store.set("t", &key(number), "\"y\"").unwrap()))
+                    .collect();
+                replica.wait_current(LONG).unwrap();
+                let heard = |_| {
+                    changed
+                        .recv_timeout(LONG)
+                        .unwrap_or_else(|e| panic!("round {round}: {e}"))
+                };
+                let mut heard: Vec<_> = (0..10).map(heard).collect();
+                heard.sort();
+                versions.sort();
+                assert_eq!(heard, versions);
+            }
+        });
+    }
+}
+
+/// A row for which an index's function panics has no keys, rather than those of its state before.
+#[test]
+fn an_index_whose_function_panics_has_no_old_row() {
+    within(LONG, || {
+        let world = World::new(0);
+        let ports = world.database.rows(PORTS);
+        ports.create("a", &port("one")).unwrap();
+        ports.create("b", &port("one")).unwrap();
+        let replica = world.replica(holds(&["D"]));
+        let table = replica.table(PORTS).unwrap();
+        replica.wait_synced(LONG).unwrap();
+        let index = table.index(|port: &Entry<Port>| {
+            assert_ne!(port.row.chassis, "bad");
+            [port.row.chassis.clone()]
+        });
+        assert_eq!(index.get("one").len(), 2);
+        ports.set("a", &port("bad")).unwrap();
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(table.get("a").unwrap().unwrap().row, port("bad"));
+        let keys = |key: &str| index.get(key).iter().map(|row| row.key.to_string()).collect::<Vec<_>>();
+        assert_eq!(keys("one"), ["b"]);
+        assert_eq!(world.dispatcher.stats().panics, 1);
+        ports.set("a", &port("two")).unwrap();
+        replica.wait_current(LONG).unwrap();
+        assert_eq!((keys("one"), keys("two")), (vec!["b".to_owned()], vec!["a".to_owned()]));
     });
 }
 

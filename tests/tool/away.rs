@@ -12,6 +12,9 @@ use crate::host::{service, socket};
 use crate::process::{LIMIT, Process, run, tablecast};
 use crate::servers::Server;
 use crate::supervisor::Manager;
+use tablecast::store::StoreOptions;
+use tablecast::stores::redis::RedisStore;
+use tablecast::{Store, Topic};
 
 /// A service with this Redis server behind it.
 fn service_behind(folder: &Path, port: u16) -> Command {
@@ -160,6 +163,26 @@ fn a_replica_waits_for_its_store_unless_it_is_to_end() {
         assert_eq!(waiting.line(), r#"{"event":"synced","rows":0}"#);
         waiting.signal("TERM");
         assert_eq!(waiting.end().code, Some(0));
+    });
+}
+
+/// However soon the rows are read anew.
+#[test]
+fn a_replica_says_that_it_is_synced_again_after_the_store_went_back() {
+    within(3 * LIMIT, || {
+        let server = Server::start();
+        let store = RedisStore::new(&server.address(), StoreOptions::default(), &Default::default()).unwrap();
+        let mut replica = Process::start(replica(&server.address(), &[]));
+        assert_eq!(replica.line(), r#"{"event":"synced","rows":0}"#);
+        for _ in 0..3 {
+            store.create("t", "k", "1", &Topic::ALL).unwrap();
+            assert!(replica.line().starts_with(r#"{"event":"added""#));
+            server.ask::<()>(&["FLUSHALL"]);
+            assert!(replica.line().starts_with(r#"{"event":"removed""#));
+            assert_eq!(replica.line(), r#"{"event":"synced","rows":0}"#);
+        }
+        replica.signal("TERM");
+        assert_eq!(replica.end().code, Some(0));
     });
 }
 

@@ -43,7 +43,11 @@ impl Rows<'_> {
 
     /// A synced replica that a writer can wait for.
     fn synced(&self, id: &str) -> Process {
-        let mut replica = Process::start(self.replica(&["--id", id]));
+        self.until_registered(id, Process::start(self.replica(&["--id", id])))
+    }
+
+    /// The replica, once a writer would wait for it.
+    fn until_registered(&self, id: &str, mut replica: Process) -> Process {
         while json(&replica.line())["event"] != "synced" {}
         let store = SqliteStore::open(self.0.folder.path().join("rows.db"), StoreOptions::default()).unwrap();
         let has_table = || {
@@ -193,5 +197,25 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
             "--no-publish",
         ];
         assert_eq!(rows.db(&silent).code, Some(2));
+    });
+}
+
+/// Nobody else removes the registration of the last replica.
+#[test]
+fn writers_remove_the_only_replica_once_it_was_killed() {
+    within(4 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        rows.create("a");
+        let mut command = rows.replica(&["--id", "one"]);
+        command.env("TABLECAST_PUBLISHER_TIMEOUT_MS", "2000");
+        let mut replica = rows.until_registered("one", Process::start(command));
+        replica.kill();
+        let set = || rows.db(&["set", "--table", "t", "--key", "a", "--value", "2", "--wait", "1"]);
+        let end = set();
+        assert_eq!((end.code, &*end.stdout[1]), (Some(1), "applied by 0 of 1 replicas"));
+        assert!(end.stderr.contains("one"), "{}", end.stderr);
+        eventually(LIMIT, || set().code == Some(0));
+        assert_eq!(set().stdout[1], "applied by 0 of 0 replicas");
     });
 }

@@ -109,7 +109,6 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         recv(deadline) -> _ => return timed_out(args, 0),
     }
     let replica = node.replica_with(ReplicaOptions {
-        topics: config.topics.clone(),
         id: Some(args.id.as_deref().map_or_else(own_id, Name::from)),
         registry: (&config).into(),
         ..ReplicaOptions::default()
@@ -125,6 +124,10 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         table.on_change(change).detach();
         tables.push(table);
     }
+    // Only now, so that the handlers are there before the first row.
+    for topic in &config.topics {
+        replica.add_topic(topic)?;
+    }
     let watch = Watch {
         args,
         place: output::place(&config),
@@ -133,7 +136,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         tables,
         changes,
         printed: 0,
-        was_synced: false,
+        synced: None,
         supervisor: Supervisor::find(),
         columns: args.format.columns(),
     };
@@ -169,7 +172,8 @@ struct Watch<'a> {
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
     printed: u64,
-    was_synced: bool,
+    /// How often the store had gone back when the rows were last there.
+    synced: Option<u64>,
     supervisor: Supervisor,
     /// Where lines are for people.
     columns: Option<Columns>,
@@ -188,6 +192,7 @@ impl Watch<'_> {
                     }
                 }
                 recv(look) -> _ => {
+                    let went_back = Some(self.replica.stats().went_back);
                     let is_synced = self.replica.is_synced();
                     // Changes from before the sync are printed first.
                     if let Ok(change) = self.changes.try_recv() {
@@ -196,10 +201,12 @@ impl Watch<'_> {
                         }
                         continue;
                     }
-                    if is_synced && !std::mem::replace(&mut self.was_synced, is_synced) && self.synced(&mut out)? {
+                    if is_synced
+                        && std::mem::replace(&mut self.synced, went_back) != went_back
+                        && self.synced(&mut out)?
+                    {
                         return Ok(());
                     }
-                    self.was_synced = is_synced;
                 }
                 recv(signs) -> _ => self.supervisor.alive(),
                 recv(signal) -> _ => return interrupted(self.args, self.printed),

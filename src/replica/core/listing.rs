@@ -24,10 +24,11 @@ impl<T> Core<T> {
             return;
         };
         let Some(running) = &mut of_topic.running else { return };
+        of_topic.may_have_rows = true;
         let heard = running.heard;
         // Without versions from the store: the listing includes everything heard of before.
         let unknown = Base::of_table(TableVersion {
-            version: heard,
+            version: heard.any,
             ..TableVersion::default()
         });
         let mut is_behind = false;
@@ -36,12 +37,12 @@ impl<T> Core<T> {
             listing.base = Some(base.unwrap_or(unknown));
             // A store without versions may have gone back at any time.
             let is_doubted = |position: &TableVersion| base.is_none_or(|base| is_of_unknown_history(*position, base));
-            let doubted = of_topic.standing.position.filter(is_doubted);
-            listing.doubted = doubted.map(|position| position.version);
+            let is_doubted = of_topic.standing.position.as_ref().is_some_and(is_doubted);
+            listing.doubted = listing.doubted.filter(|_| is_doubted);
             is_behind = listing.base.is_some_and(|base| base.version.version < listing.missed);
         }
         if is_behind {
-            of_topic.want(clock::after(now, self.times.patience), Want::CatchUp);
+            of_topic.want(clock::after(now, self.patience), Want::CatchUp);
         }
         if let Some(base) = base {
             self.shows_less(base, heard, now);
@@ -62,7 +63,7 @@ impl<T> Core<T> {
                 };
             }
         }
-        of_topic.standing.heard = of_topic.standing.heard.max(new.version());
+        of_topic.standing.heard.stored(new.version());
         if of_topic.standing.covers(new.version()) {
             return None;
         }
@@ -113,8 +114,8 @@ impl<T> Core<T> {
                 incarnation: version.incarnation,
                 ..before
             });
-            standing.heard = standing.heard.max(version.version);
-            standing.advance(version.version.max(table), now, self.times.patience);
+            standing.heard.stored(version.version);
+            standing.advance(version.version.max(table), now, self.patience);
             standing.prove(running.asked, version.version);
         }
         if let Some((asked, version)) = of_topic.missed_check.take() {

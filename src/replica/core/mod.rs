@@ -19,8 +19,9 @@ use super::row::{NewRow, Step};
 use super::stats::ReplicaStats;
 use crate::clock;
 use crate::store::TableVersion;
-use crate::update::{DbUpdate, Name, Topic};
+use crate::update::{Action, DbUpdate, Name, Topic};
 pub(super) use rows::Rows;
+use standing::Heard;
 use topic::OfTopic;
 pub(super) use topic::{Base, Read, Want};
 
@@ -34,7 +35,7 @@ const STANDINGS_AT_ONCE: usize = 1024;
 /// The times of a [`Core`].
 #[derive(Debug, Clone)]
 pub(super) struct Times {
-    /// How long a hole may stay before the replica catches up.
+    /// How long a hole may stay before the replica catches up, at least; twice as long at most.
     pub(super) patience: Duration,
     /// The time between two checks, less up to a fifth.
     pub(super) check_interval: Duration,
@@ -59,6 +60,8 @@ pub(super) struct Core<T> {
     pub(super) rows: Rows<T>,
     /// Rows share their topic's name.
     topics: BTreeMap<Arc<Topic>, OfTopic>,
+    /// The number of removed topics of which rows may be left.
+    leaving: usize,
     /// Some topic [distrusts](OfTopic::distrusts) the held rows.
     distrusts: bool,
     /// The table's version as last read from the store.
@@ -74,6 +77,8 @@ pub(super) struct Core<T> {
     /// A topic that was not synced when last asked: most sync in their order.
     unsynced: Option<Arc<Topic>>,
     times: Times,
+    /// How long the next hole may stay: many replicas may have it at the same time.
+    patience: Duration,
     chance: fastrand::Rng,
     /// Without its rows, which are counted on demand.
     pub(super) counts: ReplicaStats,
@@ -91,15 +96,16 @@ struct CheckRun {
     id: u64,
     asked: Instant,
     hurried: bool,
-    /// The highest version heard of each topic before the check.
-    heard: Vec<(Topic, u64)>,
+    /// The highest versions heard of each topic before the check.
+    heard: Vec<(Topic, Heard)>,
 }
 
 impl<T> Core<T> {
     pub(super) fn new(times: Times, seed: u64, now: Instant) -> Core<T> {
-        Core {
+        let mut core = Core {
             rows: Rows::default(),
             topics: BTreeMap::new(),
+            leaving: 0,
             distrusts: false,
             seen: TableVersion::default(),
             check: Check {
@@ -113,10 +119,18 @@ impl<T> Core<T> {
             agenda: VecDeque::new(),
             searched: now,
             unsynced: None,
+            patience: times.patience,
             times,
             chance: fastrand::Rng::with_seed(seed),
             counts: ReplicaStats::default(),
-        }
+        };
+        core.draw_patience();
+        core
+    }
+
+    fn draw_patience(&mut self) {
+        let patience = self.times.patience;
+        self.patience = patience.saturating_add(patience.mul_f64(self.chance.f64()));
     }
 
     /// Begins to hold the rows of this topic.
@@ -124,15 +138,18 @@ impl<T> Core<T> {
         if !self.topics.contains_key(topic) {
             let of_topic = OfTopic {
                 due: Some((now, Want::List)),
+                may_have_rows: self.leaving > 0,
                 ..OfTopic::default()
             };
             self.topics.insert(Arc::new(topic.clone()), of_topic);
         }
     }
 
-    /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there.
+    /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there, and then comes
+    /// [`Core::end_evict`].
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         self.topics.remove(topic);
+        self.leaving += 1;
         if self.topics.is_empty() {
             // The store is no longer read, and its versions may come to mean another history.
             self.forget_deletes();
@@ -148,6 +165,15 @@ impl<T> Core<T> {
             .flatten()
     }
 
+    pub(super) fn end_evict(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
+    }
+
+    /// False if no row of the topic is held.
+    pub(super) fn may_have_rows(&self, topic: &Topic) -> bool {
+        self.topics.get(topic).is_some_and(|of_topic| of_topic.may_have_rows)
+    }
+
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.topics.keys().map(|topic| &**topic)
     }
@@ -160,7 +186,7 @@ impl<T> Core<T> {
     /// The version and topic of an update, if it is news as far as the position shows.
     pub(super) fn wants(&self, update: &DbUpdate, now: Instant) -> Option<(u64, &Arc<Topic>)> {
         let (topic, of_topic) = self.topics.get_key_value(&update.topic)?;
-        let version = update.version?;
+        let version = state_version(update)?;
         (of_topic.takes_updates(now) && !of_topic.is_old(version)).then_some((version, topic))
     }
 
@@ -175,16 +201,13 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
             return (None, false);
         };
-        let Some(version) = update.version else {
+        let Some(version) = state_version(update) else {
             self.counts.unversioned += 1;
             return (None, of_topic.reread(&update.key, now));
         };
         if !of_topic.takes_updates(now) {
             self.counts.old += 1;
-            return (
-                None,
-                of_topic.want(clock::after(now, self.times.patience), Want::CatchUp),
-            );
+            return (None, of_topic.want(clock::after(now, self.patience), Want::CatchUp));
         }
         if of_topic.is_old(version) {
             self.counts.old += 1;
@@ -193,7 +216,7 @@ impl<T> Core<T> {
             }
             return (None, self.contradicts(update, version, now));
         }
-        let step = match row {
+        let step = match row.filter(|_| update.action != Action::Delete) {
             Some(row) => {
                 let step = self.put(row);
                 if step.is_some()
@@ -209,9 +232,10 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
             return (step, false);
         };
-        let wakes = of_topic
-            .standing
-            .merged(update.after, version, now, self.times.patience);
+        let wakes = of_topic.standing.merged(update.after, version, now, self.patience);
+        if wakes {
+            self.draw_patience();
+        }
         if self.rows.has_too_many_deletes() {
             self.forget_passed();
         }
@@ -343,6 +367,12 @@ impl<T> Core<T> {
         let current = |of_topic: &OfTopic| of_topic.standing.proven.is_some_and(|proven| proven >= since);
         self.topics.values().all(current)
     }
+}
+
+/// The version of an update that has the row's state; otherwise the row is read.
+fn state_version(update: &DbUpdate) -> Option<u64> {
+    let has_state = update.value.is_some() || update.action == Action::Delete;
+    update.version.filter(|_| has_state)
 }
 
 #[cfg(test)]

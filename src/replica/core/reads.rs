@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::standing::Heard;
 use super::topic::{Base, OfTopic, Read, Want, reading};
 use super::{CheckRun, Core};
 use crate::clock;
@@ -51,6 +52,17 @@ impl<T> Core<T> {
         let agenda = agenda.map(|(at, _)| at).find(|at| *at <= self.searched);
         let due = agenda.or_else(|| check.into_iter().chain(topics).min())?;
         Some(self.paused_until.map_or(due, |until| due.max(until)))
+    }
+
+    /// False if the result of this read is ignored.
+    pub(in crate::replica) fn is_reading(&self, read: &Read) -> bool {
+        let of_topic = |topic: &Topic| self.topics.get(topic).and_then(|of_topic| of_topic.running.as_ref());
+        match read {
+            Read::Versions { id, .. } => self.check.running.as_ref().is_some_and(|check| check.id == *id),
+            Read::Changes { id, topic, .. } | Read::Listing { id, topic } | Read::Rows { id, topic, .. } => {
+                of_topic(topic).is_some_and(|running| running.id == *id)
+            }
+        }
     }
 
     fn begin_check(&mut self, now: Instant) -> Read {
@@ -114,11 +126,11 @@ impl<T> Core<T> {
                 incarnation: base.version.incarnation,
                 ..position
             });
-            standing.heard = standing.heard.max(base.version.version);
+            standing.heard.stored(base.version.version);
             standing.owe(base.version.version, clock::after(now, patience));
             standing.prove(check.asked, base.version.version);
             if standing.covers(base.version.version) {
-                standing.advance(base.table, now, self.times.patience);
+                standing.advance(base.table, now, self.patience);
             }
         }
         self.forget_passed();
@@ -129,14 +141,15 @@ impl<T> Core<T> {
         self.paused_until = None;
     }
 
-    /// Returns true if the store's version is lower than before, or lower than what was heard of the topic: it went
-    /// back. Also if another server answers, which may lack writes and have taken others since.
-    pub(super) fn shows_less(&mut self, base: Base, heard: u64, now: Instant) -> bool {
+    /// Returns true if the store's version is lower than before, or than what was heard of the topic or the table: it
+    /// went back. Also if another server answers, which may lack writes and have taken others since.
+    pub(super) fn shows_less(&mut self, base: Base, heard: Heard, now: Instant) -> bool {
         let table = TableVersion {
             version: base.table,
             ..base.version
         };
-        let less = base.version.version < heard || table.went_back_since(&self.seen);
+        let less = base.version.version < heard.of_topic || base.table < heard.any;
+        let less = less || table.went_back_since(&self.seen);
         let other = table.is_of_another_source(&self.seen);
         self.seen = table;
         if less {
@@ -162,7 +175,7 @@ impl<T> Core<T> {
         new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
-        of_topic.standing.heard = of_topic.standing.heard.max(version);
+        of_topic.standing.heard.stored(version);
         if of_topic.standing.covers(version) {
             return None;
         }
@@ -191,7 +204,7 @@ impl<T> Core<T> {
         if let Some(position) = &mut of_topic.standing.position {
             position.incarnation = version.incarnation;
         }
-        of_topic.standing.advance(version.version, now, self.times.patience);
+        of_topic.standing.advance(version.version, now, self.patience);
         of_topic.standing.prove(running.asked, version.version);
         self.forget_passed();
     }
@@ -213,8 +226,8 @@ impl<T> Core<T> {
             return;
         };
         let before = running.heard;
-        running.heard = before.max(base.version.version);
-        of_topic.standing.heard = of_topic.standing.heard.max(running.heard);
+        running.heard.stored(base.version.version);
+        of_topic.standing.heard.stored(base.version.version);
         self.shows_less(base, before, now);
     }
 
@@ -228,14 +241,14 @@ impl<T> Core<T> {
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
         let Some(new) = new else {
-            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard);
+            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard.any);
             return self.rows.gone(key, heard);
         };
         match self.topics.get_mut(new.topic()) {
             None => self.rows.gone(key, new.version().saturating_sub(1)),
             Some(of_topic) if of_topic.is_old(new.version()) => None,
             Some(of_topic) => {
-                of_topic.standing.heard = of_topic.standing.heard.max(new.version());
+                of_topic.standing.heard.stored(new.version());
                 self.put(new)
             }
         }

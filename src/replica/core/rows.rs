@@ -95,11 +95,13 @@ impl<T> Rows<T> {
             let version = entry.version;
             let is_older = |held: &Entry<T>| held.version < version;
             let before = self.decoded.insert_over(Arc::clone(entry), new.sum, is_older).ok()?;
+            let (before, sum) = before.unzip();
             return Some(Step {
                 key: entry.key.clone(),
                 before: before.map(Held::Row),
                 after: Some(Held::Row(Arc::clone(entry))),
                 version,
+                sums: [sum.unwrap_or_default(), new.sum],
             });
         }
         self.is_news(new.key(), new.version()).then(|| self.replace(new))
@@ -117,14 +119,14 @@ impl<T> Rows<T> {
         let (before, after) = match &new.row {
             Ok(entry) => {
                 let before = match self.decoded.insert(Arc::clone(entry), sum) {
-                    Some(before) => Some(Held::Row(before)),
-                    None => self.malformed.remove(&key).map(Held::Malformed),
+                    Some((before, sum)) => Some((Held::Row(before), sum)),
+                    None => self.remove_malformed(&key),
                 };
-                (before, Held::Row(Arc::clone(entry)))
+                (before.unzip(), Held::Row(Arc::clone(entry)))
             }
             Err(row) => {
-                let before = self.remove(&key);
-                let last = before.as_ref().and_then(|before| before.decoded().cloned());
+                let before = self.remove(&key).unzip();
+                let last = before.0.as_ref().and_then(|before| before.decoded().cloned());
                 let row = Arc::clone(row);
                 let malformed = Arc::new(Undecoded { row, last });
                 self.malformed.insert(Arc::clone(&malformed), sum);
@@ -133,9 +135,10 @@ impl<T> Rows<T> {
         };
         Step {
             key,
-            before,
+            before: before.0,
             after: Some(after),
             version,
+            sums: [before.1.unwrap_or_default(), sum],
         }
     }
 
@@ -172,20 +175,26 @@ impl<T> Rows<T> {
     }
 
     fn remove_at(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
-        let before = self.remove(key)?;
+        let (before, sum) = self.remove(key)?;
         Some(Step {
             key: key.clone(),
             before: Some(before),
             after: None,
             version,
+            sums: [sum, 0],
         })
     }
 
-    fn remove(&mut self, key: &str) -> Option<Held<T>> {
+    fn remove(&mut self, key: &str) -> Option<(Held<T>, u32)> {
         match self.decoded.remove(key) {
-            Some(row) => Some(Held::Row(row)),
-            None => self.malformed.remove(key).map(Held::Malformed),
+            Some((row, sum)) => Some((Held::Row(row), sum)),
+            None => self.remove_malformed(key),
         }
+    }
+
+    fn remove_malformed(&mut self, key: &str) -> Option<(Held<T>, u32)> {
+        let (row, sum) = self.malformed.remove(key)?;
+        Some((Held::Malformed(row), sum))
     }
 
     /// Forgets the deletes up to this version.

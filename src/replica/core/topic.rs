@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::standing::Standing;
+use super::standing::{Heard, Standing};
 use crate::replica::stats::ReplicaStats;
 use crate::store::{TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
@@ -80,6 +80,8 @@ pub(super) struct OfTopic {
     /// The next read, and when it is due.
     pub(super) due: Option<(Instant, Want)>,
     pub(super) running: Option<Running>,
+    /// Rows of it may be held: a listing has begun, or those from an earlier time are still being removed.
+    pub(super) may_have_rows: bool,
     /// The rows of updates without a version.
     pub(super) unversioned: HashSet<Name>,
     /// No listing is due before this time: listings take at most half of the time.
@@ -96,8 +98,8 @@ pub(super) struct OfTopic {
 pub(super) struct Running {
     pub(super) id: u64,
     pub(super) asked: Instant,
-    /// The topic's highest version heard of before the read. A store with a lower one went back.
-    pub(super) heard: u64,
+    /// The highest versions heard of before the read. A store with lower ones went back.
+    pub(super) heard: Heard,
     pub(super) listing: Option<Listing>,
 }
 
@@ -109,9 +111,9 @@ pub(super) struct Listing {
     pub(super) missed: u64,
     /// The held rows that were on no page so far.
     pub(super) suspects: HashSet<Name>,
-    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed:
-    /// the store may have begun anew since, and come to the same version. Then some row up to there is not as it is
-    /// held.
+    /// The position before the listing, if it comes from updates alone, on a table to which nothing was written when it
+    /// was listed: the store may have begun anew since, and come to the same version. Then some row up to there is not
+    /// as it is held.
     pub(super) doubted: Option<u64>,
     /// Some row was not.
     pub(super) contradicts: bool,
@@ -230,7 +232,11 @@ impl OfTopic {
             }
             (Want::CatchUp, None) | (Want::List, _) => {
                 counts.listings += 1;
-                (Read::Listing { id, topic }, Some(Listing::default()))
+                let listing = Listing {
+                    doubted: self.standing.position.map(|position| position.version),
+                    ..Listing::default()
+                };
+                (Read::Listing { id, topic }, Some(listing))
             }
         };
         self.running = Some(Running {

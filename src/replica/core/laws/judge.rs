@@ -3,14 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::world::{Kind, Made, Play, TIMES, key, name, place};
+use super::world::{Kind, Made, Play, TIMES, Told, key, name, place};
 use crate::replica::row::{RowChange, Step};
 
 impl Play {
     pub(super) fn tell(&mut self, step: Option<Step<u64>>) {
-        for change in step.iter().flat_map(Step::told) {
-            self.told.entry(change.key().clone()).or_default().push(change);
+        let Some(step) = step else { return };
+        note(&mut self.told, &step);
+        match self.untold.get_mut(&step.key) {
+            Some(earlier) => drop(earlier.join(step)),
+            None => drop(self.untold.insert(step.key.clone(), step)),
         }
+        if self.chance.u8(0..8) == 0 {
+            self.tell_late();
+        }
+    }
+
+    fn tell_late(&mut self) {
+        let steps = std::mem::take(&mut self.untold).into_values();
+        steps.for_each(|step| note(&mut self.told_late, &step));
     }
 
     /// Checks that positions and proofs are true.
@@ -70,7 +81,8 @@ impl Play {
         if !self.went_back && self.core.counts.went_back > 0 {
             return Err("the store did not go back".into());
         }
-        for (key, told) in &self.told {
+        self.tell_late();
+        for (key, told) in self.told.iter().chain(&self.told_late) {
             let last = self
                 .judge_row(told)
                 .map_err(|wrong| format!("C8: key {key}: {wrong}: {told:?}"))?;
@@ -129,5 +141,11 @@ impl Play {
             ("failures", counts.failures),
         ]
         .into()
+    }
+}
+
+fn note(told: &mut Told, step: &Step<u64>) {
+    for change in step.told() {
+        told.entry(change.key().clone()).or_default().push(change);
     }
 }

@@ -1,10 +1,10 @@
 //! A store, a network and a reader around one [`Core`], with a hand-made clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::replica::core::{Core, Read, Times};
-use crate::replica::row::{NewRow, RowChange};
+use crate::replica::row::{NewRow, RowChange, Step};
 use crate::store::TableVersion;
 use crate::update::{Action, DbUpdate, Name, Topic};
 
@@ -44,6 +44,10 @@ pub(super) enum Fate {
     Doubled,
     Unversioned,
     WithoutAfter,
+    /// Published late by a monitor: a delete has the version that the table has then.
+    Polled,
+    /// A set without its value, or a delete with one.
+    Odd,
     /// Written, then undone; the undo may be published.
     Undone,
 }
@@ -89,8 +93,6 @@ pub(super) enum Stage {
     Start,
     /// The next rows come after this key, or the next changes after this version.
     Pages(Option<usize>, TableVersion),
-    /// These rows were on no page.
-    Sweep(Vec<Name>),
 }
 
 pub(super) struct Play {
@@ -114,8 +116,18 @@ pub(super) struct Play {
     pub(super) core: Core<u64>,
     pub(super) held: BTreeSet<usize>,
     pub(super) reading: Vec<Reading>,
-    pub(super) told: BTreeMap<Name, Vec<RowChange<u64>>>,
+    /// Results of reads that wait to be merged, in order.
+    pub(super) merges: VecDeque<Merge>,
+    pub(super) told: Told,
+    /// What a handler is told that hears several changes of a row as one, and those that it has not heard.
+    pub(super) told_late: Told,
+    pub(super) untold: BTreeMap<Name, Step<u64>>,
 }
+
+pub(super) type Merge = Box<dyn FnOnce(&mut Play)>;
+
+/// The changes of each row, in order.
+pub(super) type Told = BTreeMap<Name, Vec<RowChange<u64>>>;
 
 pub(super) fn name(index: usize) -> Topic {
     Topic::new(TOPICS[index]).unwrap()
@@ -165,7 +177,10 @@ impl Play {
             ),
             held: BTreeSet::new(),
             reading: Vec::new(),
+            merges: VecDeque::new(),
             told: BTreeMap::new(),
+            told_late: BTreeMap::new(),
+            untold: BTreeMap::new(),
         };
         play.hold(0);
         play.hold(1);
@@ -399,6 +414,18 @@ impl Play {
             Fate::Dropped => return,
             Fate::Unversioned => (update.version, update.after) = (None, None),
             Fate::WithoutAfter => update.after = None,
+            Fate::Polled => {
+                (0..self.chance.usize(0..4)).for_each(|_| self.write(Fate::Dropped));
+                let row = self.store.rows.get(&place(&update.key));
+                match row.map(|row| row.version) {
+                    None if update.value.is_none() => update.version = Some(self.store.version),
+                    version if version == update.version => {}
+                    // The monitor publishes what came after it.
+                    _ => return,
+                }
+                update.after = None;
+            }
+            Fate::Odd => update.value = update.value.is_none().then(|| "7".into()),
             Fate::Doubled => {
                 let at = self.arrival();
                 self.net.push((at, update.clone()));
@@ -431,6 +458,7 @@ impl Play {
                 self.tell(step);
             }
             self.read();
+            self.merge();
         }
         self.check_laws()
     }
