@@ -200,6 +200,37 @@ fn a_row_of_an_earlier_run_that_is_back_is_no_other_listeners() {
     });
 }
 
+/// A peer that asks about, or answers for, far more updates than anyone has.
+#[test]
+fn messages_about_too_many_updates_are_refused() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (sender, errors) = unbounded();
+        let options = ListenerOptions {
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            ..listening()
+        };
+        let server = server_with(&world, options, |_| ());
+        let node = world.program(0);
+        let notifier = node.notifier(notifying());
+        notifier.wait_listeners(1, LONG).unwrap();
+        let topic = Topic::new(server.listener.member().address).unwrap();
+        let questions = "[1,1,false],".repeat(600_000);
+        for number in 0..16 {
+            let ask = Action::Other("ask".into());
+            let message = DbUpdate::new("\u{10FFFF}tablecast/status", format!("peer {number}"), ask);
+            let message = message.value(format!("[0,[{questions}[1,1,false]]]"));
+            node.publisher.send_event(&message.topic(topic.clone())).unwrap();
+        }
+        notifier.notify(status(1)).unwrap();
+        notifier.flush(LONG).unwrap();
+        assert_eq!(
+            errors.try_iter().filter(|kind| *kind == ErrorKind::Malformed).count(),
+            16
+        );
+    });
+}
+
 /// Two servers and a node whose store is a Redis server, and whose messages go through memory.
 #[test]
 fn while_the_store_does_not_answer_updates_wait() {
