@@ -279,8 +279,9 @@ fn write(server: &Server, rounds: usize) {
     let ours = |topic: Option<&Topic>| {
         rate(TRIPS, || {
             for i in 0..TRIPS {
-                let write = Write::set("lport", &keys[i % keys.len()], VALUE);
-                database.write(&Write { topic, ..write }, 5).unwrap();
+                let mut write = Write::set("lport", &keys[i % keys.len()], VALUE);
+                write.topic = topic;
+                database.write(&write, 5).unwrap();
             }
         })
     };

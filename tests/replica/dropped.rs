@@ -147,7 +147,7 @@ impl Drop for Bomb {
     }
 }
 
-/// What the panic kept from being merged is read again.
+/// What was read with it is merged all the same.
 #[test]
 fn a_row_that_panics_as_it_is_dropped_is_reported_and_the_table_goes_on() {
     within(LONG, || {
@@ -170,6 +170,6 @@ fn a_row_that_panics_as_it_is_dropped_is_reported_and_the_table_goes_on() {
         let errors: Vec<_> = errors.try_iter().collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert_eq!(errors[0].0, ErrorKind::Panicked);
-        assert!(errors[0].1.contains("taking in rows of table t"), "{errors:?}");
+        assert!(errors[0].1.contains("dropping a row of table t"), "{errors:?}");
     });
 }
