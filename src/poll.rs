@@ -21,6 +21,10 @@ pub(crate) fn pair() -> Result<(UnixStream, UnixStream)> {
 }
 
 /// Waits for one of these, at most for `timeout` (`None`: without limit). May return early, as after a signal.
+#[cfg_attr(
+    not(any(feature = "metrics", feature = "redis")),
+    expect(dead_code, reason = "libzmq has a wait of its own")
+)]
 pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
     // Only hundreds of billions of years do not fit.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
