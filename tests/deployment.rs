@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use common::{eventually, skip, within};
@@ -19,8 +19,8 @@ use process::{LIMIT, Process};
 /// More than a stage takes on a busy machine.
 const LONG: Duration = Duration::from_secs(240);
 
-/// Each has all of the machine.
-static STAGE: Mutex<()> = Mutex::new(());
+/// Held exclusively where times count.
+static STAGE: RwLock<()> = RwLock::new(());
 
 const TOOL: &str = env!("CARGO_BIN_EXE_tablecast");
 
@@ -73,7 +73,7 @@ fn processes(folder: &Path) -> usize {
 #[test]
 fn every_copy_is_right_after_each_fault() {
     within(2 * LONG, || {
-        let _alone = STAGE.lock();
+        let _alone = STAGE.write();
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("kept");
         let mut stage = stage(TOOL.as_ref(), &folder, &["--seconds", "2"]);
@@ -124,7 +124,7 @@ fn every_copy_is_right_after_each_fault() {
 #[test]
 fn an_interrupt_leaves_nothing_behind() {
     within(2 * LONG, || {
-        let _alone = STAGE.lock();
+        let _others = STAGE.read();
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("kept");
         let mut stage = stage(TOOL.as_ref(), &folder, &["--seconds", "1"]);
@@ -152,7 +152,7 @@ fn an_interrupt_leaves_nothing_behind() {
 #[test]
 fn a_deployment_without_life_names_its_logs() {
     within(LONG, || {
-        let _alone = STAGE.lock();
+        let _others = STAGE.read();
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("kept");
         let args = ["--patience", "0.5"];
@@ -178,7 +178,7 @@ fn a_deployment_without_life_names_its_logs() {
 #[test]
 fn a_wrong_copy_is_found() {
     within(2 * LONG, || {
-        let _alone = STAGE.lock();
+        let _others = STAGE.read();
         let temporary = tempfile::tempdir().unwrap();
         // From a moment on, one agent says nothing of what changes.
         let (tool, lies) = (temporary.path().join("tool"), temporary.path().join("lies"));

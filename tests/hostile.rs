@@ -44,7 +44,8 @@ const SERVICE: u64 = 600;
 fn strength() -> (u64, Duration) {
     match std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long") {
         true => (10_000, Duration::from_secs(3600)),
-        false => (2_000, Duration::from_secs(15)),
+        // Longer than three periods of the watch below.
+        false => (2_000, Duration::from_secs(11)),
     }
 }
 

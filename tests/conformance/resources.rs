@@ -68,7 +68,7 @@ pub(crate) fn leaks_nothing(setup: fn() -> Setup) {
     let mut nothing = Holdings::now();
     nothing.threads.clear();
     nothing.come_back();
-    no_more_than_after_the_first(50);
+    no_more_than_after_the_first(20);
     // The same while something else keeps libzmq's threads alive.
     let setup_of_other = setup();
     let (publisher, rig) = setup_of_other.pair(&["D"]);
@@ -80,7 +80,7 @@ pub(crate) fn leaks_nothing(setup: fn() -> Setup) {
             .iter()
             .any(|name| name.trim_end() == "tc-keeper")
     });
-    no_more_than_after_the_first(20);
+    no_more_than_after_the_first(10);
 }
 
 /// The open resources of the process, by name.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex};
 use tablecast::Store;
 use tempfile::TempDir;
 
@@ -24,11 +25,41 @@ use super::redis_server::{Cluster, Server};
 use super::store::{self, WRITER, digest};
 use super::writer::{Clock, ODD, TABLES, WriterSpec};
 
-/// Whether a scenario uses so much of the machine that others would miss their deadlines.
+/// How much of the machine a scenario uses: with more beside it, one of them would miss its deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     Light,
+    Half,
     Heavy,
+}
+
+/// A scenario's share of the machine.
+struct Share(usize);
+
+/// The number of light scenarios that fill the machine.
+static ALL: LazyLock<usize> = LazyLock::new(|| 2 * available_parallelism().map_or(1, usize::from));
+static USED: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Share {
+    fn wait_for(load: Load) -> Share {
+        let share = match load {
+            Load::Light => 1,
+            Load::Half => *ALL / 2,
+            Load::Heavy => *ALL,
+        };
+        let mut used = USED.lock();
+        FREED.wait_while(&mut used, |used| *used + share > *ALL);
+        *used += share;
+        Share(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *USED.lock() -= self.0;
+        FREED.notify_all();
+    }
 }
 
 /// The store of the rows.
@@ -93,8 +124,6 @@ pub(crate) const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time limit of a call to the store.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-static MACHINE: RwLock<()> = RwLock::new(());
-
 /// Whether scenarios have their long form.
 pub(crate) fn is_long() -> bool {
     std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long")
@@ -124,10 +153,7 @@ pub(crate) fn play_on(
     body: impl FnOnce(&mut Stage) + Send + 'static,
 ) {
     let long = is_long();
-    let (_shared, _alone) = match load {
-        Load::Light if !long => (Some(MACHINE.read()), None),
-        _ => (None, Some(MACHINE.write())),
-    };
+    let _share = Share::wait_for(if long { Load::Heavy } else { load });
     let limit = Duration::from_secs(if long { 1200 } else { 90 });
     within(limit, move || {
         let random = Random::new(name);

@@ -123,7 +123,7 @@ fn a_writer_is_told_that_the_service_takes_no_more() {
             // The service lets in no others before it goes on.
             format!("the process at {address} accepts connections and takes no messages"),
         ] {
-            let mut writer = tablecast(["publish", "--send-hwm", "1", "--send-timeout-ms", "5000"]);
+            let mut writer = tablecast(["publish", "--send-hwm", "1", "--send-timeout-ms", "2000"]);
             writer.arg("--publisher-multiproc-socket").arg(socket(folder.path()));
             writer.arg("--file").arg(&rows);
             let end = run(writer);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::within;
+use crate::common::{side_by_side, within};
 use crate::process::{End, Process, run, tablecast, with_full_stdout};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -64,12 +64,17 @@ impl Network {
 }
 
 /// Runs a test in each kind of network.
-fn in_each(test: impl Fn(&Network) + Send + 'static) {
+fn in_each(test: impl Fn(&Network) + Send + Sync + 'static) {
     within(LIMIT, move || {
         let folder = tempfile::tempdir().unwrap();
-        test(&Network::of_ports(folder.path()));
         #[cfg(feature = "redis")]
-        test(&Network::of_redis(&crate::servers::Server::start()));
+        let server = crate::servers::Server::start();
+        let networks = [
+            Network::of_ports(folder.path()),
+            #[cfg(feature = "redis")]
+            Network::of_redis(&server),
+        ];
+        side_by_side(networks, |network| test(&network));
     });
 }
 
@@ -229,7 +234,7 @@ fn without_a_promise_nothing_goes_to_a_listener_that_does_not_hear() {
         }
         // Another listener is connected, and gets all.
         let mut server = network.listen("hearing");
-        for _ in 0..3 {
+        for _ in 0..2 {
             let end = network.notify(&update);
             assert_eq!(
                 (end.code, &*end.stdout),

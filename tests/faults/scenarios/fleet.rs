@@ -47,7 +47,7 @@ fn ask<T: serde::de::DeserializeOwned>(fleets: &mut [Actor], order: Order) -> Ve
 /// and none understates its staleness.
 #[test]
 fn all_stay_equal() {
-    play("many replicas, the service killed twice", Load::Heavy, |stage| {
+    play("many replicas, the service killed twice", Load::Half, |stage| {
         let port = free_port();
         let mut service = Some(stage.service(port, &[]));
         let address = service.as_ref().unwrap().address.clone();
@@ -128,7 +128,7 @@ fn a_writer_waits_for_all() {
     play_on(
         Backend::Sqlite,
         "a writer waits for many replicas",
-        Load::Heavy,
+        Load::Half,
         |stage| {
             let service = stage.service(free_port(), &[]);
             let mut fleets = fleets(stage, &service.address);

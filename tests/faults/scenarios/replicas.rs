@@ -76,7 +76,7 @@ fn a_writer_that_never_publishes(backend: Backend) {
 #[cfg(feature = "redis")]
 #[test]
 fn masters_change() {
-    play_on(Backend::Cluster, "masters change", Load::Heavy, |stage| {
+    play_on(Backend::Cluster, "masters change", Load::Half, |stage| {
         let service = stage.service(free_port(), &[]);
         let mut program = stage.program(stage.program_spec("p", &[&service.address], TOPICS));
         let socket = stage.socket();

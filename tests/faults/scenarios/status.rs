@@ -17,7 +17,7 @@ enum Rows {
 fn play_status(name: &'static str, rows: Rows, carrier: Carrier, body: fn(Crew<'_>, &str)) {
     let all = [Carrier::Ports, Carrier::Service, Carrier::Redis];
     for carrier in all.into_iter().filter(|one| is_long() || *one == carrier) {
-        play(name, Load::Heavy, move |stage| {
+        play(name, Load::Half, move |stage| {
             let redis = redis_server::Server::start();
             let crew = Crew::begin(stage, carrier, &redis.host(), rows == Rows::Sqlite);
             body(crew, &format!("{rows:?} and {carrier:?}"));
@@ -25,9 +25,14 @@ fn play_status(name: &'static str, rows: Rows, carrier: Carrier, body: fn(Crew<'
     }
 }
 
+/// The rounds that are played: in the short form the first one.
+fn rounds<T>(all: &[T]) -> &[T] {
+    if is_long() { all } else { &all[..1] }
+}
+
 /// Each of them is replaced by another one. A server that is behind finds claims of gone ones.
 fn killed(mut crew: Crew<'_>, what: &str) {
-    for (number, id) in [(0, "d"), (2, "e")] {
+    for &(number, id) in rounds(&[(0, "d"), (2, "e")]) {
         crew.go_on(0.1);
         crew.delay(1);
         crew.go_on(0.15);
@@ -97,7 +102,7 @@ fn restarted_beside_one_that_is_behind_over_redis() {
 
 /// For so long that they are taken for dead.
 fn stopped(mut crew: Crew<'_>, what: &str) {
-    for number in [0, 2] {
+    for &number in rounds(&[0, 2]) {
         crew.go_on(0.1);
         crew.delay(1);
         crew.go_on(0.15);
