@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::registry::{Member, RegistryOptions};
+use crate::registry::Member;
 use crate::store::Store;
 use crate::update::{Name, Topic};
 
@@ -113,9 +113,8 @@ impl Detail {
         })
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        let own = self.timeout_ms.map(Duration::from_millis);
-        own.unwrap_or_else(|| RegistryOptions::default().timeout)
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout_ms.map(Duration::from_millis)
     }
 
     /// True if the replica may hold this topic of the table.

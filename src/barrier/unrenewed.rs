@@ -39,6 +39,8 @@ pub(super) struct Unrenewed {
     before: Times,
     now: Times,
     looked: Instant,
+    /// When the store last took a write, or refused one.
+    tried: Instant,
 }
 
 impl Unrenewed {
@@ -47,12 +49,27 @@ impl Unrenewed {
             before: Times::load(store)?,
             now: Times::default(),
             looked: now,
+            tried: now,
         })
     }
 
     /// Takes the rows of the replicas that are waited for, and removes those whose owners are gone.
-    pub(super) fn look<'a>(&mut self, store: &dyn Store, rows: impl Iterator<Item = (&'a Name, &'a Detail)>) {
-        for (id, version) in self.gone(rows, Instant::now()) {
+    pub(super) fn look<'a>(&mut self, store: &dyn Store, rows: impl Iterator<Item = (&'a Name, &'a Detail)> + Clone) {
+        let now = Instant::now();
+        let gone = self.gone(rows.clone(), now);
+        let is_tried = !gone.is_empty() || self.is_to_be_tried(rows, now);
+        if is_tried {
+            self.tried = now;
+            // While the store takes no writes nobody can renew, and that time does not count. Other writers may have
+            // watched during it.
+            if let Err(e) = store.allocate_unique_key(REPLICAS) {
+                log::debug!("whether replicas can renew their rows: {e}");
+                self.before = Times::default();
+                self.now = Times::default();
+                return;
+            }
+        }
+        for (id, version) in gone {
             // Unless it was written since it was seen.
             match store.write(&Write::delete(REPLICAS, &id).if_version(version)) {
                 Ok(_) => log::info!("the replica {id} has not renewed its row for its timeout: removed"),
@@ -61,13 +78,23 @@ impl Unrenewed {
         }
     }
 
+    /// True if a replica may soon count as gone, and it was not tried for a while whether it could renew.
+    fn is_to_be_tried<'a>(&self, mut rows: impl Iterator<Item = (&'a Name, &'a Detail)>, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.tried);
+        rows.any(|(id, row)| {
+            let timeout = row.timeout();
+            timeout.is_some_and(|timeout| self.now.of(id, row.version) > timeout / 2 && since > timeout / 4)
+        })
+    }
+
     /// The replicas that are gone, with the versions seen.
     fn gone<'a>(&mut self, rows: impl Iterator<Item = (&'a Name, &'a Detail)>, now: Instant) -> Vec<(Name, u64)> {
         let gap = now.saturating_duration_since(self.looked);
         self.looked = now;
         let mut gone = Vec::new();
         for (id, row) in rows {
-            let timeout = row.timeout();
+            // An older version of this library does not say.
+            let Some(timeout) = row.timeout() else { continue };
             // Otherwise this process was stopped, and maybe the whole host.
             let is_watched = gap <= timeout / 2;
             match self.now.watched.get_mut(id) {

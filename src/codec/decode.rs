@@ -59,6 +59,7 @@ impl Decoder {
                 updates.truncate(before.0);
                 updates.shrink_to(before.0 + MAX_ROOM);
                 controls.truncate(before.1);
+                controls.shrink_to(before.1 + MAX_ROOM);
             })
     }
 

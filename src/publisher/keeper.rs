@@ -112,7 +112,9 @@ impl SendingEnd {
                 .since()
                 .map(|since| clock::now().saturating_duration_since(since));
             let is_kept = age.is_some_and(|age| age >= patience)
-                && sender.flush(Duration::ZERO, age >= Some(self.send_timeout)).is_err();
+                && sender
+                    .flush(Duration::ZERO, age >= Some(patience + self.send_timeout))
+                    .is_err();
             let trouble = sender.trouble();
             let is_over = idle >= IDLE && sender.burst.since().is_none();
             if is_over {

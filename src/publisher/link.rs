@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
@@ -49,9 +49,8 @@ pub(crate) struct LinkOptions {
 /// How long gathered updates may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
-/// The keeper holds the lock for moments, for a hello or an answer: an update is not refused for that, whatever its
-/// time limit.
-const HOLD: Duration = Duration::from_millis(20);
+/// Others hold the lock, or a topic, for moments: an update is not refused for that, whatever its time limit.
+pub(super) const HOLD: Duration = Duration::from_millis(20);
 
 impl Link {
     /// Shares `outbound`; `encoder` writes the hellos.
@@ -71,7 +70,6 @@ impl Link {
                 // A subscriber that connects to this end asks for a hello itself.
                 introduced: is_asked,
             }),
-            closed: Condvar::new(),
             gathered,
             gathering: AtomicBool::new(false),
             active: AtomicBool::new(false),
@@ -134,9 +132,7 @@ impl Link {
     /// As [`Link::turn`], for numbers of this topic.
     pub(super) fn turn_on(&self, topic: &Topic, timeout: Duration) -> Result<Turn<'_>> {
         let mut turn = self.turn(timeout)?;
-        if turn.is_open(topic) {
-            turn.wait_closed(topic)?;
-        }
+        turn.wait_closed(topic, timeout)?;
         Ok(turn)
     }
 

@@ -1,8 +1,10 @@
 //! The numbers that a publisher has used, and their report in hellos.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use parking_lot::Condvar;
 
 use crate::codec::{Hello, TOLD};
 use crate::error::{ErrorKind, Result};
@@ -105,8 +107,10 @@ struct Used {
     /// The next round after its last use.
     round: u64,
     is_recent: bool,
-    /// The next number is being sent: it is not known yet whether it is used up.
-    is_open: bool,
+    /// Since when the next number is being sent: it is not known yet whether it is used up.
+    open: Option<Instant>,
+    /// Notified when that is known; made when it is first needed.
+    closed: Option<Arc<Condvar>>,
     /// The frame that its last update was gathered into.
     frame: u64,
 }
@@ -164,20 +168,30 @@ impl Numbers {
     /// Sets the next number of this topic aside. Until it is [closed](Numbers::close) the topic has no other.
     pub(super) fn open(&mut self, topic: &Topic, own: i64, now: Instant) -> Opened {
         let mut slot = self.slot(topic, now);
-        slot.used.is_open = true;
+        slot.used.open = Some(now);
         let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(own));
         self.timestamps = Timestamps(timestamp);
         Opened { seq, idle, timestamp }
     }
 
     pub(super) fn is_open(&mut self, topic: &Topic) -> bool {
-        self.find(topic).is_some_and(|place| self.used[place].is_open)
+        self.find(topic).is_some_and(|place| self.used[place].open.is_some())
+    }
+
+    /// What is notified when this topic is [closed](Numbers::close), if it is open.
+    pub(super) fn closed(&mut self, topic: &Topic) -> Option<Arc<Condvar>> {
+        let place = self.find(topic)?;
+        let used = &mut self.used[place];
+        used.open.map(|_| Arc::clone(used.closed.get_or_insert_default()))
     }
 
     /// Ends what [`Numbers::open`] began: the number was used up by this time, or not at all.
     pub(super) fn close(&mut self, topic: &Topic, used: Option<Instant>) {
         if let Some(place) = self.find(topic) {
-            self.used[place].is_open = false;
+            self.used[place].open = None;
+            if let Some(closed) = &self.used[place].closed {
+                closed.notify_one();
+            }
         }
         if let Some(at) = used {
             self.skip(topic, at);
@@ -215,8 +229,12 @@ impl Numbers {
                 break;
             }
             end += 1;
-            if used.is_open {
-                // The last number may be outdated before the hello arrives. It is told in a later round.
+            if used
+                .open
+                .is_some_and(|open| now.saturating_duration_since(open) < every)
+            {
+                // The last number may be outdated before the hello arrives. It is told in a later round; not much
+                // later, since losses before it show by it.
                 used.round = self.rounds + 1;
                 continue;
             }
@@ -264,7 +282,8 @@ impl Used {
             at: now,
             round: 0,
             is_recent: false,
-            is_open: false,
+            open: None,
+            closed: None,
             frame: 0,
         }
     }

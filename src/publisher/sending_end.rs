@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
 use crate::codec::{Encoder, HELLO, Hello, MAX_TOPICS};
@@ -24,8 +24,6 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 /// A link's sending end, shared by the threads that send and its keeper.
 pub(super) struct SendingEnd {
     pub(super) sender: Mutex<Sender>,
-    /// Notified when the number of an open topic is settled.
-    pub(super) closed: Condvar,
     /// Wakes the keeper.
     pub(super) wake: Arc<dyn Wake>,
     pub(super) gathered: Arc<Gathered>,

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Outbound;
 use crate::update::{DbUpdate, Topic};
 
+use super::link::HOLD;
 use super::numbers::{Opened, Slot};
 use super::sender::Sender;
 use super::sending_end::SendingEnd;
@@ -102,29 +103,29 @@ impl<'a> Turn<'a> {
         self.sender.outbound.send_joined(topic, payload, self.left)
     }
 
-    /// Waits until the topic has a next number, while others have their turns.
-    pub(super) fn wait_closed(&mut self, topic: &Topic) -> Result<()> {
+    /// Waits until the topic has a next number, while others have their turns; as long as a send within `timeout`
+    /// would.
+    pub(super) fn wait_closed(&mut self, topic: &Topic, timeout: Duration) -> Result<()> {
+        let Some(closed) = self.sender.numbers.closed(topic) else {
+            return Ok(());
+        };
         let begun = Instant::now();
+        let until = begun + self.left.max(HOLD);
         while self.sender.numbers.is_open(topic) {
-            let left = self.left.saturating_sub(begun.elapsed());
-            let is_late = self.sending.closed.wait_for(&mut self.sender, left).timed_out();
+            let is_late = closed.wait_until(&mut self.sender, until).timed_out();
             if is_late && self.sender.numbers.is_open(topic) {
                 let context = format!(
-                    "another thread was still writing on topic {topic} after {:?}; try again",
-                    self.left
+                    "no turn to send within {timeout:?}: another thread is writing on topic {topic}; try again"
                 );
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
         }
+        // One at a time: the next one may find it open again.
+        closed.notify_one();
         self.left = self.left.saturating_sub(begun.elapsed());
         self.sending.use_up(&mut self.sender);
         self.now = clock::now();
         Ok(())
-    }
-
-    /// True if the topic's next number is being sent.
-    pub(super) fn is_open(&mut self, topic: &Topic) -> bool {
-        self.sender.numbers.is_open(topic)
     }
 
     /// Ends the turn and sets the topic's next number aside, for an update with this timestamp of its own.
@@ -167,8 +168,6 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         // Only when sending ended was the update sent for sure.
         let used = self.is_used.then(clock::now);
-        let mut sender = self.sending.lock();
-        sender.numbers.close(self.topic, used);
-        self.sending.closed.notify_all();
+        self.sending.sender.lock().numbers.close(self.topic, used);
     }
 }

@@ -248,6 +248,28 @@ fn what_was_accepted_and_cannot_be_sent_is_a_gap() {
     assert_eq!(last, accepted - rig.link.lost());
 }
 
+/// Writers whose sends take a while get a number each, one after the other, and none is left waiting.
+#[test]
+fn writers_of_one_topic_take_turns() {
+    let topic = Topic::new("a").unwrap();
+    let rig = rig(1 << 20, &[]);
+    let (link, numbers) = (&rig.link, Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let turn = link.turn_on(&topic, Duration::from_secs(20)).unwrap();
+                    let open = turn.open(&topic, 0);
+                    numbers.lock().push(open.number.seq);
+                    std::thread::yield_now();
+                    open.settle(true);
+                }
+            });
+        }
+    });
+    assert_eq!(numbers.into_inner(), (1..=1600).collect::<Vec<_>>());
+}
+
 /// A sending end without subscribers' questions. The test counts the sends, all of which fail after a while.
 struct Failing(ErrorKind, Arc<Mutex<usize>>);
 

@@ -280,8 +280,8 @@ impl<T> Core<T> {
         self.check.hurried = true;
     }
 
-    /// Makes the next listing of each topic the truth, whatever is held: a row may have moved to another topic.
-    pub(super) fn distrust(&mut self, now: Instant) {
+    /// Makes a listing of each topic, at this time, the truth, whatever is held: a row may have moved to another topic.
+    pub(super) fn distrust(&mut self, at: Instant) {
         self.distrusts = true;
         // Its answer may be of another history.
         self.check.running = None;
@@ -289,9 +289,9 @@ impl<T> Core<T> {
             of_topic.standing.distrust();
             of_topic.missed_check = None;
             of_topic.distrusts = true;
-            of_topic.quarantined_until = Some(clock::after(now, QUARANTINE));
+            of_topic.quarantined_until = Some(clock::after(at, QUARANTINE));
             of_topic.running = None;
-            of_topic.want(now, Want::List);
+            of_topic.want(at, Want::List);
         }
         self.forget_deletes();
     }

@@ -155,7 +155,9 @@ impl<T> Core<T> {
         if less {
             self.went_back(now);
         } else if other {
-            self.distrust(now);
+            // All replicas see it at about the same time, and the server has just begun.
+            let random = self.chance.f64();
+            self.distrust(clock::after(now, self.times.spread.mul_f64(random)));
         }
         less || other
     }

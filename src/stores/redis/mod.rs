@@ -20,7 +20,8 @@
 //!
 //! Access lists must allow `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`, `HEXISTS`, `HGET`,
 //! `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`,
-//! `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
+//! `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Without `INFO` everything works, but replicas do
+//! not see that another server answers ([`TableVersion::source`]). All keys begin with `tablecast{`.
 //!
 //! To list the tables, the keys of all masters are looked through with `SCAN`, a thousand at a time, and rows counted
 //! with `ZCARD`; other calls need neither. A table may be missing in the list while a cluster moves its slot.
