@@ -98,13 +98,22 @@ fn refusals_say_why() {
 
         let plain = ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap();
         let error = first_error(&mut *receive(&plain, bare(&address)));
-        assert!(error.to_string().contains("expects keys"), "{error}");
+        // Either end may close the connection first.
+        let text = error.to_string();
+        assert!(
+            text.contains("expects keys") || text.contains("expects no keys"),
+            "{text}"
+        );
         outbound.probes().unwrap();
         assert_eq!(outbound.subscribers(), Some(0));
 
         let outbound = plain.outbound().unwrap();
         let error = first_error(&mut *receive(&*party.client("listed"), &outbound.address().unwrap()));
-        assert!(error.to_string().contains("has no keys"), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("has no keys") || text.contains("has it another key"),
+            "{text}"
+        );
     });
 }
 

@@ -47,7 +47,8 @@ impl Story {
                 let question = match is_secured {
                     true => "has it another key",
                     false if sends => "is it a publisher service",
-                    false => "is it a ZeroMQ publisher",
+                    // Either end may be the first to see that the other one has keys.
+                    false => "is it a ZeroMQ publisher that expects no keys",
                 };
                 let what = format!(
                     "{address} closes the connection before it greets: {question}, and below its limit of open files?"
