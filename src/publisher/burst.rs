@@ -21,7 +21,7 @@ pub(super) const AGE: Duration = Duration::from_micros(250);
 const OLDEST: Duration = Duration::from_millis(5);
 
 /// About the time that a subscriber adds to the sending of a frame. While one is sent to all, others gather.
-const PER_SUBSCRIBER: Duration = Duration::from_micros(2);
+const PER_SUBSCRIBER: Duration = Duration::from_micros(5);
 
 /// How long an update may wait for others with this many subscribers.
 pub(super) fn patience(subscribers: usize) -> Duration {
@@ -326,7 +326,7 @@ mod tests {
         assert!(!rig.burst.is_due(100, AGE, rig.now + AGE - MICROSECOND) && rig.burst.is_due(100, AGE, rig.now + AGE));
         assert_eq!(
             [1, 1000, 1_000_000].map(patience),
-            [AGE, Duration::from_millis(2), OLDEST]
+            [AGE, Duration::from_millis(5), OLDEST]
         );
         assert!(!rig.burst.is_due(100, patience(1000), rig.now + AGE));
         assert!(rig.burst.is_small(1000) && !rig.burst.is_small(10_000));

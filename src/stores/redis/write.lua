@@ -13,12 +13,13 @@ if within and head ~= '' then
 end
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
-local packed, topic_bytes, standing
+local packed, topic_bytes, stands, standing
 if topic == '' then
     packed = call('HGET', rows, key)
 else
     topic_bytes = pack('>I4', #topic) .. topic
-    packed, standing = unpack(call('HMGET', rows, key, '\255' .. topic_bytes))
+    stands = '\255' .. topic_bytes
+    packed, standing = unpack(call('HMGET', rows, key, stands))
 end
 local exists = packed and last or call('HEXISTS', about, 'exists') == 1
 local is_there = packed or call('HEXISTS', rows, '\255') == 1
@@ -59,7 +60,8 @@ elseif unless_equal or returning then
 end
 if topic == '' then
     topic_bytes = sub(packed, 9, value_at - 1)
-    standing = call('HGET', rows, '\255' .. topic_bytes)
+    stands = '\255' .. topic_bytes
+    standing = call('HGET', rows, stands)
 end
 if packed and not standing then
     return {within and 6 or 7}
@@ -68,7 +70,6 @@ end
 local next_version = (last or 0) + 1
 local version_bytes = pack('>I8', next_version)
 local row = version_bytes .. topic_bytes .. value
-local stands = '\255' .. topic_bytes
 local after = standing and sub(standing, 1, 8) or pack('>I8', call('HGET', about, 'deleted') or 0)
 local bounds = standing and sub(standing, 9, 32) or pack('>I8', 0) .. version_bytes .. pack('>I8', 0)
 local noted = standing and unpack_bytes('>I8', standing, 33) or 0
@@ -78,19 +79,30 @@ local note_at, note_of = '\254' .. sub(bounds, 9, 16) .. pack('>I8', noted), ver
 local trim
 if noted % 64 == 63 then
     trim = function()
-        local first, names, old = unpack_bytes('>I8', bounds, 17), {}, 0
-        for number = first, math.min(first + 99, noted) do
-            names[#names + 1] = '\254' .. sub(bounds, 9, 16) .. pack('>I8', number)
+        local first = unpack_bytes('>I8', bounds, 17)
+        local function name(number)
+            return '\254' .. sub(bounds, 9, 16) .. pack('>I8', number)
         end
-        local notes = call('HMGET', rows, unpack(names))
         local oldest = next_version - math.max(remembered, LOGGED)
-        while old < #notes and unpack_bytes('>I8', notes[old + 1]) <= oldest do
-            old = old + 1
+        -- The notes are in the order of their versions.
+        local old, most, last_old = 0, math.min(100, noted - first + 1), nil
+        while old < most do
+            local middle = math.ceil((old + most) / 2)
+            local note = call('HGET', rows, name(first + middle - 1))
+            if note and unpack_bytes('>I8', note) <= oldest then
+                old, last_old = middle, note
+            else
+                most = middle - 1
+            end
         end
         if old > 0 then
-            bounds = sub(notes[old], 1, 8) .. sub(bounds, 9, 16) .. pack('>I8', first + old)
+            local names = {}
+            for number = first, first + old - 1 do
+                names[#names + 1] = name(number)
+            end
+            bounds = sub(last_old, 1, 8) .. sub(bounds, 9, 16) .. pack('>I8', first + old)
             redis.pcall('HSET', rows, stands, version_bytes .. bounds .. pack('>I8', noted + 1))
-            redis.pcall('HDEL', rows, unpack(names, 1, old))
+            redis.pcall('HDEL', rows, unpack(names))
         end
     end
 end
