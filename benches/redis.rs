@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Script, cmd, pipe};
 use tablecast::codec::{Codec, Encoder};
+use tablecast::config::JoinFrames;
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::store::Write;
 use tablecast::transport::Driver;
@@ -111,18 +112,18 @@ fn payload(codec: Codec, seq: u64) -> Vec<u8> {
     buf
 }
 
-fn publisher(server: &Server) -> Publisher {
+fn publisher(driver: &dyn Driver) -> Publisher {
     let options = PublisherOptions {
         id: Some("writer-1".into()),
         ..PublisherOptions::default()
     };
-    Publisher::new(&server.driver(), options).unwrap()
+    Publisher::new(driver, options).unwrap()
 }
 
 /// One message after the other, each confirmed.
 fn publish(server: &Server, rounds: usize) {
     let mut connection = server.connect();
-    let publisher = publisher(server);
+    let publisher = publisher(&server.driver());
     let mut outbound = server.driver().outbound().unwrap();
     let (payload, mut update) = (payload(Codec::Json, 123_456), update());
     let mut theirs = || {
@@ -151,35 +152,36 @@ fn publish(server: &Server, rounds: usize) {
     });
 }
 
-/// Many updates at once.
+/// Many updates at once: in messages of their own, and as one.
 fn batch(server: &Server, rounds: usize) {
     let mut connection = server.connect();
-    let publisher = publisher(server);
     let payload = payload(Codec::Json, 123_456);
     let updates = vec![update(); BATCH];
-    println!("\n{BATCH} at once: the crate's pipeline, and send_batch");
-    compare(
-        "updates",
-        rounds,
-        || {
-            rate(COUNT, || {
-                for _ in 0..COUNT / BATCH {
-                    let mut pipeline = pipe();
-                    for _ in 0..BATCH {
-                        pipeline.cmd("PUBLISH").arg("D").arg(&payload).ignore();
-                    }
-                    pipeline.exec(&mut connection).unwrap();
+    let mut theirs = || {
+        rate(COUNT, || {
+            for _ in 0..COUNT / BATCH {
+                let mut pipeline = pipe();
+                for _ in 0..BATCH {
+                    pipeline.cmd("PUBLISH").arg("D").arg(&payload).ignore();
                 }
-            })
-        },
-        || {
+                pipeline.exec(&mut connection).unwrap();
+            }
+        })
+    };
+    println!("\n{BATCH} at once: the crate's pipeline, and send_batch");
+    for (what, join_frames) in [
+        ("updates, join_frames = auto", JoinFrames::Auto),
+        ("updates, join_frames = always", JoinFrames::Always),
+    ] {
+        let publisher = publisher(&server.driver_with(join_frames));
+        compare(what, rounds, &mut theirs, || {
             rate(COUNT, || {
                 for _ in 0..COUNT / BATCH {
                     publisher.send_batch(&Topic::ALL, &updates).unwrap();
                 }
             })
-        },
-    );
+        });
+    }
 }
 
 /// From the socket to the program. The server holds all messages before the clock starts, so that neither side waits
@@ -262,7 +264,11 @@ fn write(server: &Server, rounds: usize) {
     let mut connection = server.connect();
     let payload = payload(Codec::Json, 123_456);
     let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
-    let database = Database::new(Arc::new(server.store()), publisher(server), DatabaseOptions::default());
+    let database = Database::new(
+        Arc::new(server.store()),
+        publisher(&server.driver()),
+        DatabaseOptions::default(),
+    );
     let topic = Topic::ALL;
     for key in &keys {
         database.write(&Write::create("lport", key, VALUE), 5).unwrap();

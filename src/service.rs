@@ -2,6 +2,7 @@
 
 mod losses;
 mod progress;
+mod waiting;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use crate::transport::{Driver, Inbound, Received, Wake};
 use crate::update::Topic;
 use losses::{Loss, Losses};
 use progress::Progress;
+use waiting::Waiting;
 
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
@@ -217,6 +219,7 @@ impl Service {
 struct Run {
     failures: Failures,
     losses: Losses,
+    waiting: Waiting,
 }
 
 impl Relay {
@@ -258,32 +261,43 @@ impl Relay {
 
     /// Passes on until it is stopped, or receiving fails.
     fn pass_on(&self, inbound: &mut dyn Inbound, link: &Link, run: &mut Run) -> Result<()> {
+        // A frame has come in since the last wait: the next ones are joined.
+        let mut is_behind = false;
         loop {
             // Messages that have already come in are still passed on when the service stops.
             let last_chance = self.last_chance.get().copied();
             if last_chance.is_some_and(|end| Instant::now() >= end) {
+                self.flush(link, run);
                 self.leave(inbound, &mut run.losses);
                 return Ok(());
             }
-            let mut timeout = last_chance.map(|_| Duration::ZERO);
+            let mut timeout = (is_behind || last_chance.is_some()).then_some(Duration::ZERO);
             if run.losses.deadline().is_some() {
                 let now = clock::now();
                 self.report(&mut run.losses, now);
                 let left = run.losses.deadline().map(|at| at.saturating_duration_since(now));
                 timeout = timeout.or(left);
             }
-            let received = inbound.recv(timeout)?;
+            let received = inbound.recv(timeout).inspect_err(|_| self.flush(link, run))?;
             run.failures.end();
+            let was_behind = is_behind;
+            is_behind = matches!(received, Received::Frame { .. });
             match received {
-                Received::Frame { topic, payload, .. } => self.forward(link, topic, payload, &mut run.losses),
+                Received::Frame { topic, payload, .. } => self.forward(link, topic, payload, was_behind, run),
                 Received::Malformed => {
                     self.malformed.add(1);
                     run.losses.add(Loss::Malformed, clock::now());
                 }
                 Received::Woken => self.responded.store(true, Ordering::Relaxed),
-                Received::Idle if last_chance.is_some() => return Ok(()),
+                Received::Idle if last_chance.is_some() => {
+                    self.flush(link, run);
+                    return Ok(());
+                }
                 // Nothing ends the wait for the next frame but the stop: a driver may return early.
                 _ => {}
+            }
+            if !is_behind {
+                self.flush(link, run);
             }
         }
     }
@@ -295,20 +309,41 @@ impl Relay {
         }
     }
 
-    fn forward(&self, link: &Link, topic: &[u8], payload: &[u8], losses: &mut Losses) {
+    /// Passes on a frame, or joins it to those that have come in before it.
+    fn forward(&self, link: &Link, topic: &[u8], payload: &[u8], is_behind: bool, run: &mut Run) {
         let limit = self.options.max_message_bytes;
         // A writer's hello is larger than its limit if that is less than a hello needs.
         if codec::is_too_large(payload, limit) && !(payload.len() <= MIN_HELLO && Topic::is_own(topic)) {
             self.malformed.add(1);
-            return losses.add(Loss::TooLarge, clock::now());
+            return run.losses.add(Loss::TooLarge, clock::now());
         }
-        match self.send(link, topic, payload) {
-            Ok(()) => _ = self.forwarded.add(1),
+        let joins = is_behind && link.takes_joined();
+        if joins && run.waiting.join(topic, payload) {
+            return;
+        }
+        self.flush(link, run);
+        if !joins || !run.waiting.join(topic, payload) {
+            let sent = self.send(link, topic, payload);
+            self.count(1, sent, &mut run.losses);
+        }
+    }
+
+    /// Passes on the joined frames.
+    fn flush(&self, link: &Link, run: &mut Run) {
+        if let Some((topic, joined)) = run.waiting.take() {
+            let sent = self.send(link, topic.as_str().as_bytes(), joined.payload());
+            self.count(joined.count() as u64, sent, &mut run.losses);
+        }
+    }
+
+    fn count(&self, frames: u64, sent: Result<()>, losses: &mut Losses) {
+        match sent {
+            Ok(()) => self.forwarded.add(frames),
             Err(e) => {
-                self.failed.add(1);
-                losses.refused(e, clock::now());
+                losses.refused(e, frames, clock::now());
+                self.failed.add(frames)
             }
-        }
+        };
     }
 
     fn send(&self, link: &Link, topic: &[u8], payload: &[u8]) -> Result<()> {

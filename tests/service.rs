@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use common::{eventually, free_port, signal, within};
 use reexec::Process;
 use rig::{LONG, Rig, pass, quickly, send, update};
+use tablecast::config::JoinFrames;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
@@ -220,6 +221,58 @@ fn a_stopped_service_holds_up_no_writer_beyond_its_time_limit() {
         }
         signal(process.id(), "CONT");
         eventually(LONG, || writer.send_event(&update("k")).is_ok());
+        assert!(process.end());
+    });
+}
+
+/// What a receiver would refuse is not joined: it would refuse the whole frame.
+#[test]
+fn frames_that_wait_together_are_joined() {
+    within(Duration::from_secs(60), || {
+        let (_folder, socket) = socket();
+        let mut process = start_process(&socket, "tcp://127.0.0.1:0");
+        let rig = rig(&process.said("ready "));
+        let options = ZmqOptions {
+            join_frames: JoinFrames::Never,
+            ..ZmqOptions::default()
+        };
+        let multiproc = ZmqMultiproc::new(&socket, options).unwrap();
+        let writers = ["a", "b"].map(|_| Publisher::new(&multiproc, PublisherOptions::default()).unwrap());
+        let foreign = zmq::Context::new().socket(zmq::PUSH).unwrap();
+        foreign.connect(&socket).unwrap();
+        let write = |number: u32| {
+            for writer in &writers {
+                writer.send_event(&update("k").value(number.to_string())).unwrap();
+            }
+        };
+        // All are connected.
+        write(0);
+        foreign.send_multipart(["D", "{wrong"], 0).unwrap();
+        eventually(LONG, || rig.subscriber.stats().malformed == 1);
+        signal(process.id(), "STOP");
+        let rounds = 300;
+        for number in 1..rounds {
+            write(number);
+            if number % 100 == 0 {
+                foreign.send_multipart(["D", "{wrong"], 0).unwrap();
+            }
+        }
+        signal(process.id(), "CONT");
+        let mut next: HashMap<_, u32> = HashMap::new();
+        for _ in 0..rounds {
+            for _ in &writers {
+                let update = rig.next();
+                let expected = next.entry(update.origin.unwrap().publisher).or_default();
+                assert_eq!(update.value, Some(expected.to_string()));
+                *expected += 1;
+            }
+        }
+        eventually(LONG, || rig.subscriber.stats().malformed == 3);
+        let stats = rig.subscriber.stats();
+        assert!(
+            stats.received - stats.hellos < u64::from(rounds) && stats.gaps == 0,
+            "{stats:?}"
+        );
         assert!(process.end());
     });
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, cmd};
+use tablecast::config::JoinFrames;
 use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::store::StoreOptions;
 use tablecast::stores::redis::RedisStore;
@@ -61,7 +62,15 @@ impl Server {
     }
 
     pub fn driver(&self) -> RedisDriver {
-        RedisDriver::new(&self.address(), RedisOptions::default()).unwrap()
+        self.driver_with(JoinFrames::default())
+    }
+
+    pub fn driver_with(&self, join_frames: JoinFrames) -> RedisDriver {
+        let options = RedisOptions {
+            join_frames,
+            ..RedisOptions::default()
+        };
+        RedisDriver::new(&self.address(), options).unwrap()
     }
 
     pub fn store(&self) -> RedisStore {

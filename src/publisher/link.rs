@@ -136,6 +136,12 @@ impl Link {
         Ok(turn)
     }
 
+    /// True if updates may be joined. False while another thread sends, too.
+    pub(crate) fn takes_joined(&self) -> bool {
+        let sender = self.sending.sender.try_lock();
+        sender.is_some_and(|sender| sender.outbound.takes_joined())
+    }
+
     /// Uses up a number of this topic for a past event that could not be published. Never waits.
     pub(crate) fn skip(&self, topic: &Topic) {
         let mut skipped = self.sending.skipped.lock();

@@ -147,8 +147,10 @@ impl Publisher {
         self.link.skip(topic);
     }
 
-    /// Sends updates in order as one message on this topic instead of their own: one system call, all or nothing. With
-    /// the codec `dragonflow-1` they go one by one, and a part may be sent, which is [`ErrorKind::Unconfirmed`].
+    /// Sends updates in order as one message on this topic instead of their own: one system call, all or nothing.
+    ///
+    /// Where a receiver may understand only one update in a message they go in messages of their own, and a part may be
+    /// sent, which is [`ErrorKind::Unconfirmed`]: with the codec `dragonflow-1`, and as the option `join_frames` says.
     ///
     /// # Errors
     /// As [`Publisher::send_event`]; the limits hold for the whole batch. Also [`ErrorKind::TooLarge`] for more than

@@ -32,13 +32,17 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 impl Losses {
     pub(super) fn add(&mut self, loss: Loss, now: Instant) {
-        self.counts[loss as usize] += 1;
-        self.report_at.get_or_insert(now);
+        self.add_all(loss, 1, now);
     }
 
-    pub(super) fn refused(&mut self, cause: Error, now: Instant) {
+    pub(super) fn refused(&mut self, cause: Error, count: u64, now: Instant) {
         self.cause = Some(cause);
-        self.add(Loss::Refused, now);
+        self.add_all(Loss::Refused, count, now);
+    }
+
+    fn add_all(&mut self, loss: Loss, count: u64, now: Instant) {
+        self.counts[loss as usize] += count;
+        self.report_at.get_or_insert(now);
     }
 
     /// When [`Losses::report`] is to be called.
@@ -96,11 +100,11 @@ mod tests {
             losses.add(Loss::Malformed, at(millis));
             assert!(losses.report(at(millis)).is_none());
         }
-        losses.refused(Error::new(ErrorKind::Timeout, "it is full"), at(2_006));
+        losses.refused(Error::new(ErrorKind::Timeout, "it is full"), 2, at(2_006));
         assert_eq!(losses.deadline(), Some(at(10_005)));
         let second = losses.report(at(10_005)).unwrap();
         let counts =
-            ": 2000 malformed, 2000 larger than max_message_bytes, 1 refused by the network driver: it is full";
+            ": 2000 malformed, 2000 larger than max_message_bytes, 2 refused by the network driver: it is full";
         assert!(second.to_string().ends_with(counts), "{second}");
         // Nothing more came: the next one is reported at once again.
         assert!(losses.report(at(20_005)).is_none() && losses.deadline().is_none());

@@ -7,7 +7,7 @@ use tablecast::config::JoinFrames;
 use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
-use tablecast::{SubscriberOptions, SyncReason, TopicState};
+use tablecast::{Action, DbUpdate, SubscriberOptions, SyncReason, Topic, TopicState};
 
 use crate::common::within;
 use crate::process::{Process, python};
@@ -66,6 +66,43 @@ fn a_burst_shares_messages_only_if_it_is_told_so() {
                 "{join_frames}: {stats:?}"
             );
         }
+    });
+}
+
+/// A client that understands one map in a message.
+const LISTENER: &str = r#"
+import msgpack, redis, sys
+
+channel = redis.Redis(host="127.0.0.1", port=int(sys.argv[1])).pubsub()
+channel.subscribe("tenant1")
+assert channel.get_message(timeout=10)["type"] == "subscribe"
+print("ready", flush=True)
+for _ in range(4):
+    print(msgpack.unpackb(channel.get_message(timeout=10)["data"])["key"], flush=True)
+"#;
+
+#[test]
+fn redis_py_understands_a_batch() {
+    within(Duration::from_secs(60), || {
+        let server = Server::start();
+        let mut peer = Process::start(python(LISTENER, &server.port().to_string()));
+        assert_eq!(peer.line(), "ready");
+        let driver = driver(&server.address());
+        let rig = subscriber(&driver);
+        rig.listen(&["tenant1"], &server.address());
+        let publisher = publisher(&driver);
+        let topic = Topic::new("tenant1").unwrap();
+        let update = |key: &&str| DbUpdate::new("row", *key, Action::Set).value("{}");
+        for batch in [&["1", "2", "3"][..], &["4"]] {
+            let updates: Vec<_> = batch.iter().map(update).collect();
+            publisher.send_batch(&topic, &updates).unwrap();
+        }
+        for key in ["1", "2", "3", "4"] {
+            assert_eq!(peer.line(), key);
+            assert_eq!(rig.next_key(), key);
+        }
+        assert_eq!(peer.end().code, Some(0));
+        syncs(&rig, &["connected"]);
     });
 }
 

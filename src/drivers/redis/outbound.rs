@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use ::redis::{Value, cmd};
 use parking_lot::Mutex;
 
+use crate::codec;
 use crate::config::JoinFrames;
-use crate::drivers::parts::send_parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::poll::pair;
 use crate::redis::{Conn, Finder, Limit, RedisOptions, refused};
 use crate::thread;
-use crate::transport::{Outbound, Wake};
+use crate::transport::{Outbound, Wake, partly_sent};
 
 pub(super) struct RedisOutbound {
     finder: Finder,
@@ -95,16 +95,7 @@ impl Outbound for RedisOutbound {
     /// Waits until the node has confirmed the message. If the message was certainly never sent, another node is tried
     /// while there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
-        let cancel = self.cancel.take();
-        let limit = Limit::until(thread::deadline(timeout));
-        let sent = self.send_within(
-            topic,
-            payload,
-            cancel.as_ref().map_or(limit, |it| limit.or_cancelled_by(it)),
-        );
-        self.cancel = cancel;
-        sent
+        self.send_all(topic, &[payload], timeout)
     }
 
     fn takes_joined(&self) -> bool {
@@ -112,10 +103,11 @@ impl Outbound for RedisOutbound {
     }
 
     fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        match self.joins {
-            JoinFrames::Never => send_parts(self, topic, payload, timeout),
-            JoinFrames::Auto | JoinFrames::Always => self.send(topic, payload, timeout),
-        }
+        let parts = match self.joins {
+            JoinFrames::Auto | JoinFrames::Never => codec::parts(payload),
+            JoinFrames::Always => None,
+        };
+        self.send_all(topic, parts.as_deref().unwrap_or(&[payload]), timeout)
     }
 
     fn address(&self) -> Option<String> {
@@ -130,15 +122,33 @@ impl Outbound for RedisOutbound {
 }
 
 impl RedisOutbound {
-    fn send_within(&mut self, topic: &[u8], payload: &[u8], limit: Limit<'_>) -> Result<()> {
+    /// Sends messages in one round trip.
+    fn send_all(&mut self, topic: &[u8], payloads: &[&[u8]], timeout: Duration) -> Result<()> {
+        let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
+        let cancel = self.cancel.take();
+        let limit = Limit::until(thread::deadline(timeout));
+        let limit = cancel.as_ref().map_or(limit, |it| limit.or_cancelled_by(it));
+        let sent = self.send_within(topic, payloads, limit);
+        self.cancel = cancel;
+        sent
+    }
+
+    fn send_within(&mut self, topic: &[u8], payloads: &[&[u8]], limit: Limit<'_>) -> Result<()> {
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {
                     let master = self.finder.master().cloned();
                     let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
-                    link.conn.push(cmd("PUBLISH").arg(topic).arg(payload));
+                    for payload in payloads {
+                        link.conn.push(cmd("PUBLISH").arg(topic).arg(payload));
+                    }
                     match link.conn.flush(limit) {
-                        Ok(()) => return self.confirm(link, limit),
+                        Ok(()) => return self.confirm(link, payloads.len(), limit),
+                        // The server may have done what it has received.
+                        Err(e) if payloads.len() > 1 => {
+                            self.finder.shun(link.conn.node());
+                            return Err(partly_sent(e));
+                        }
                         Err(e) => {
                             self.finder.shun(link.conn.node());
                             e
@@ -157,28 +167,34 @@ impl RedisOutbound {
         }
     }
 
-    /// Waits for the answer to the message, and keeps the connection if it comes.
-    fn confirm(&mut self, mut link: Link, limit: Limit<'_>) -> Result<()> {
-        let reply = link.conn.reply(limit);
+    /// Waits for the answers to `count` messages, and keeps the connection if they come.
+    fn confirm(&mut self, mut link: Link, count: usize, limit: Limit<'_>) -> Result<()> {
+        let (mut refusals, mut first, mut is_good) = (0, None, true);
+        let mut answers = (0..count).try_for_each(|_| {
+            if let Value::ServerError(why) = link.conn.reply(limit)? {
+                let refusal = refused(link.conn.node(), &why);
+                refusals += 1;
+                is_good &= refusal.kind() == ErrorKind::Denied;
+                first.get_or_insert(refusal);
+            }
+            Ok(())
+        });
         // A server that is not the master any more has no subscribers.
-        let checked = self.finder.master().map_or(Ok(()), |master| master.check());
-        match reply.and_then(|reply| checked.map(|()| reply)) {
-            Ok(Value::ServerError(why)) => {
-                let error = refused(link.conn.node(), &why);
-                if error.kind() == ErrorKind::Denied {
-                    self.link = Some(link);
-                }
-                Err(error)
-            }
-            Ok(_) => {
-                self.link = Some(link);
-                Ok(())
-            }
-            Err(e) => {
-                self.finder.shun(link.conn.node());
-                let context = "a message was sent, but it was not confirmed";
-                Err(Error::new(ErrorKind::Unconfirmed, context).with_source(e))
-            }
+        if let Some(master) = self.finder.master() {
+            answers = answers.and_then(|()| master.check());
+        }
+        if let Err(e) = answers {
+            self.finder.shun(link.conn.node());
+            let context = "a message was sent, but it was not confirmed";
+            return Err(Error::new(ErrorKind::Unconfirmed, context).with_source(e));
+        }
+        if is_good {
+            self.link = Some(link);
+        }
+        match first {
+            Some(refusal) if refusals == count => Err(refusal),
+            Some(refusal) => Err(partly_sent(refusal)),
+            None => Ok(()),
         }
     }
 }
