@@ -10,6 +10,7 @@ use crate::store::Store;
 use crate::update::{Name, Topic};
 
 /// The table of the replicas that writers can wait for.
+#[doc(hidden)]
 pub const REPLICAS: &str = "replica";
 
 /// The key of the row in which writers leave the times that they have watched; see [`super::unrenewed`].
@@ -18,6 +19,7 @@ pub(super) const WATCHED: &str = "tablecast/watched";
 /// The registration of a replica that writers can wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct Registered {
     /// Its unique id.
     pub id: Name,
@@ -61,6 +63,7 @@ impl Registered {
 ///
 /// # Errors
 /// The store's errors.
+#[doc(hidden)]
 pub fn registered(store: &dyn Store) -> Result<Vec<Registered>> {
     let there = rows(store)?.into_iter();
     Ok(there.map(|(member, detail)| Registered::new(member, detail)).collect())

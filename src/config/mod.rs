@@ -239,6 +239,7 @@ impl Config {
     }
 
     /// Returns all options, in the order of the documentation.
+    #[doc(hidden)]
     pub fn options() -> &'static [OptionDoc] {
         OPTIONS
     }
@@ -295,6 +296,7 @@ impl<'de> serde::Deserialize<'de> for Config {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] if it is a URL, or cannot be expanded, for example since a variable is not set.
+#[doc(hidden)]
 pub fn expanded_path(text: &str) -> Result<PathBuf> {
     let expanded = path::expand(text, |name| std::env::var_os(name));
     expanded.map_err(|reason| Error::new(ErrorKind::InvalidInput, format!("path {text:?}: {reason}")))

@@ -18,6 +18,7 @@ use crate::update::Topic;
 
 /// An option as documented on the page of options and in `--help`.
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct OptionDoc {
     /// The name: a key of the TOML file and a field of [`Config`].
     pub name: &'static str,

@@ -5,6 +5,7 @@ use std::fmt;
 /// The kind of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub enum Kind {
     /// Only rises.
     Counter,
@@ -27,6 +28,7 @@ impl fmt::Display for Kind {
 /// A series, or, with labels, a family of series.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct Series {
     /// Its name. A histogram has the three series with `_bucket`, `_sum` and `_count` behind it.
     pub name: &'static str,
@@ -39,6 +41,7 @@ pub struct Series {
 }
 
 /// Returns all series, in the order in which they are written.
+#[doc(hidden)]
 pub fn series() -> &'static [&'static Series] {
     ALL
 }

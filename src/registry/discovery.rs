@@ -31,7 +31,9 @@ impl Discovery {
     /// Follows the publishers of these roles, or all if none are given.
     ///
     /// # Errors
-    /// As [`Watch::new`]; errors of an address also go to the hook.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a timeout of less than 10 ms, and
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a thread cannot be started. Errors of the store, and of an address, go
+    /// to the hook.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: Arc<Subscriber>,

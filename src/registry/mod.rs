@@ -3,7 +3,7 @@
 //! - A [`Registration`] keeps a row in a table of the store: it creates the row, renews it at a third of the timeout,
 //!   with jitter, and deletes it when it stops. None of this is published. If it stops before all observers can have
 //!   seen it, it marks its row as leaving instead, and an observer removes the row later.
-//! - A [`Watch`] reads the table periodically and reports the members. Each write gives a row a new version, so a row
+//! - An observer reads the table periodically and reports the members. Each write gives a row a new version, so a row
 //!   whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and counts
 //!   only while it looks, and while the store can be read and written; no two clocks are compared. The first observer
 //!   to notice removes the row, but only in the version that it saw: a row renewed meanwhile stays.

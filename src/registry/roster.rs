@@ -10,6 +10,7 @@ use crate::update::{Name, Topic};
 /// The presence of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub enum PresenceState {
     /// It has renewed its row within the timeout.
     Alive,
@@ -33,6 +34,7 @@ impl PresenceState {
 /// A member and its presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct Presence {
     /// The member of the row.
     pub member: Member,

@@ -13,6 +13,7 @@ use crate::thread::{Background, Stop};
 use crate::update::{Name, Topic};
 
 /// Reports the members of a table, from its creation until it is dropped.
+#[doc(hidden)]
 pub struct Watch {
     table: String,
     thread: Background,

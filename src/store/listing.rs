@@ -30,6 +30,7 @@ impl<T> Default for Page<T> {
 }
 
 /// Item of a listing: a row or a key.
+#[doc(hidden)]
 pub trait Item {
     /// The row's key.
     fn key(&self) -> &Name;

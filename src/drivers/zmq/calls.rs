@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind};
 
 /// Returns libzmq's version and the features of this build of it, for example `4.3.4 (ipc curve)`.
+#[doc(hidden)]
 pub fn libzmq() -> String {
     let (major, minor, patch) = zmq::version();
     let abilities = ["ipc", "pgm", "tipc", "norm", "curve", "gssapi", "draft"];
