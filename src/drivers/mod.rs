@@ -4,7 +4,7 @@
 pub(crate) mod accepted;
 pub(crate) mod events;
 pub mod memory;
-#[cfg(any(feature = "redis", feature = "zmq"))]
+#[cfg(feature = "zmq")]
 mod parts;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::aliases::Aliases;
+#[cfg(feature = "redis")]
+use crate::codec::{MAX_JOINED, MIN_HELLO};
 use crate::config::Config;
 use crate::error::Result;
 use crate::transport::Driver;
@@ -106,6 +108,30 @@ fn memory_driver(config: &Config) -> Result<Arc<dyn Driver>> {
 fn redis_driver(config: &Config) -> Result<Arc<dyn Driver>> {
     let driver = redis::RedisDriver::new(&config.redis_address(), config.into());
     Ok(Arc::new(driver?))
+}
+
+#[cfg(feature = "redis")]
+impl From<&Config> for redis::RedisOptions {
+    fn from(config: &Config) -> redis::RedisOptions {
+        redis::RedisOptions {
+            user: config.redis_user.clone(),
+            password: config.redis_password.clone(),
+            tls: config.redis_tls,
+            tls_ca: config.redis_tls_ca.clone(),
+            tls_cert: config.redis_tls_cert.clone(),
+            tls_key: config.redis_tls_key.clone(),
+            heartbeat_interval: config.heartbeat_interval_ms,
+            heartbeat_timeout: config.heartbeat_timeout_ms,
+            reconnect_interval: config.reconnect_interval_ms,
+            reconnect_max: config.reconnect_max_ms,
+            max_frame_bytes: config
+                .max_message_bytes
+                .saturating_mul(4)
+                .max(MAX_JOINED.max(MIN_HELLO)),
+            join_frames: config.join_frames,
+            retries: config.redis_retries,
+        }
+    }
 }
 
 #[cfg(feature = "zmq")]

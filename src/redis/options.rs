@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::codec::{MAX_JOINED, MIN_HELLO};
-use crate::config::{Config, JoinFrames, Secret};
+use crate::config::{JoinFrames, Secret};
 
 /// Credentials, certificates and times for Redis.
 #[derive(Debug, Clone)]
@@ -85,29 +84,6 @@ impl Default for RedisOptions {
             max_frame_bytes: 64 << 20,
             join_frames: JoinFrames::default(),
             retries: 3,
-        }
-    }
-}
-
-impl From<&Config> for RedisOptions {
-    fn from(config: &Config) -> RedisOptions {
-        RedisOptions {
-            user: config.redis_user.clone(),
-            password: config.redis_password.clone(),
-            tls: config.redis_tls,
-            tls_ca: config.redis_tls_ca.clone(),
-            tls_cert: config.redis_tls_cert.clone(),
-            tls_key: config.redis_tls_key.clone(),
-            heartbeat_interval: config.heartbeat_interval_ms,
-            heartbeat_timeout: config.heartbeat_timeout_ms,
-            reconnect_interval: config.reconnect_interval_ms,
-            reconnect_max: config.reconnect_max_ms,
-            max_frame_bytes: config
-                .max_message_bytes
-                .saturating_mul(4)
-                .max(MAX_JOINED.max(MIN_HELLO)),
-            join_frames: config.join_frames,
-            retries: config.redis_retries,
         }
     }
 }
