@@ -113,6 +113,7 @@ pub mod error;
 mod name;
 mod topic;
 pub mod update;
+mod words;
 
 pub mod event;
 

@@ -1,9 +1,6 @@
 //! The choice of a format.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::error::{Error, ErrorKind, Result};
+use crate::words::words;
 
 /// The format in which a sender writes; the option `codec`. Default: MessagePack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -20,15 +17,6 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Returns the option's word: `json`, `msgpack` or `dragonflow-1`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Codec::Json => "json",
-            Codec::MessagePack => "msgpack",
-            Codec::Dragonflow1 => "dragonflow-1",
-        }
-    }
-
     /// The format of the maps.
     pub(super) fn of_maps(self) -> Codec {
         match self {
@@ -43,26 +31,4 @@ impl Codec {
     }
 }
 
-impl fmt::Display for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Codec {
-    type Err = Error;
-
-    /// # Errors
-    /// [`ErrorKind::Config`] for any other word.
-    fn from_str(word: &str) -> Result<Codec> {
-        match word {
-            "json" => Ok(Codec::Json),
-            "msgpack" => Ok(Codec::MessagePack),
-            "dragonflow-1" => Ok(Codec::Dragonflow1),
-            _ => Err(Error::new(
-                ErrorKind::Config,
-                format!("codec {word:?}: expected json, msgpack or dragonflow-1"),
-            )),
-        }
-    }
-}
+words!(Codec of "codec": Json "json", MessagePack "msgpack", Dragonflow1 "dragonflow-1");

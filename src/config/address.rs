@@ -1,11 +1,9 @@
 //! Addresses as they are written: their forms, and how errors show them.
 
-use std::fmt;
 use std::net::Ipv6Addr;
-use std::str::FromStr;
 
 use super::socket;
-use crate::error::{Error, ErrorKind, Result};
+use crate::words::words;
 
 /// Transport of the network driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -22,35 +20,7 @@ pub enum Transport {
     Epgm,
 }
 
-impl Transport {
-    /// Returns the scheme of its addresses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Transport::Tcp => "tcp",
-            Transport::Ipc => "ipc",
-            Transport::Inproc => "inproc",
-            Transport::Epgm => "epgm",
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Transport {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Transport> {
-        let all = [Transport::Tcp, Transport::Ipc, Transport::Inproc, Transport::Epgm];
-        let known = all.into_iter().find(|transport| transport.as_str() == text);
-        known.ok_or_else(|| {
-            let context = format!("transport {text:?}: expected tcp, ipc, inproc or epgm");
-            Error::new(ErrorKind::Config, context)
-        })
-    }
-}
+words!(Transport of "transport": Tcp "tcp", Ipc "ipc", Inproc "inproc", Epgm "epgm");
 
 /// True if `uri` is a listen address; as in CZMQ, a leading `@` means to bind it and `>` to connect to it.
 pub(super) fn is_uri(uri: &str) -> bool {

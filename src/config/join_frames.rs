@@ -1,9 +1,6 @@
 //! Joining of updates that are sent close together.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::error::{Error, ErrorKind, Result};
+use crate::words::words;
 
 /// Policy for updates of one topic that are sent close together: one frame with an array of maps, or one frame each.
 /// Dragonflow, and programs that read frames themselves, may understand only one map in a frame.
@@ -22,31 +19,4 @@ pub enum JoinFrames {
     Always,
 }
 
-impl JoinFrames {
-    /// Returns the option's word: `auto`, `never` or `always`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            JoinFrames::Auto => "auto",
-            JoinFrames::Never => "never",
-            JoinFrames::Always => "always",
-        }
-    }
-}
-
-impl fmt::Display for JoinFrames {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for JoinFrames {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<JoinFrames> {
-        let mut all = [JoinFrames::Auto, JoinFrames::Never, JoinFrames::Always].into_iter();
-        all.find(|policy| policy.as_str() == word).ok_or_else(|| {
-            let context = format!("join_frames {word:?}: expected auto, never or always");
-            Error::new(ErrorKind::Config, context)
-        })
-    }
-}
+words!(JoinFrames of "join_frames": Auto "auto", Never "never", Always "always");

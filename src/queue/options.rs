@@ -1,10 +1,8 @@
 //! Options and counts of a queue.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::words::words;
 
 /// Capacity of a queue, and its policy when it is full.
 #[derive(Debug, Clone)]
@@ -46,36 +44,7 @@ pub enum Overflow {
     DropAndSync,
 }
 
-impl Overflow {
-    /// Returns the word for the options: `coalesce`, `block` or `drop-and-sync`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Overflow::Coalesce => "coalesce",
-            Overflow::Block => "block",
-            Overflow::DropAndSync => "drop-and-sync",
-        }
-    }
-}
-
-impl fmt::Display for Overflow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Overflow {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Overflow> {
-        let all = [Overflow::Coalesce, Overflow::Block, Overflow::DropAndSync];
-        all.into_iter()
-            .find(|overflow| overflow.as_str() == word)
-            .ok_or_else(|| {
-                let context = format!("overflow {word:?}: expected coalesce, block or drop-and-sync");
-                Error::new(ErrorKind::Config, context)
-            })
-    }
-}
+words!(Overflow of "overflow": Coalesce "coalesce", Block "block", DropAndSync "drop-and-sync");
 
 /// Counts of a queue since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
