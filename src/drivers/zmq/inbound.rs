@@ -32,6 +32,8 @@ pub(super) struct ZmqInbound {
     drained: bool,
     /// The messages read since the last wait; joined updates count as two.
     fresh: u32,
+    /// How many more times the thread does not yield before it waits, since it did in vain.
+    unyielding: u32,
     /// Events to return.
     events: Events,
     /// The peer of the last message.
@@ -43,6 +45,9 @@ pub(super) struct ZmqInbound {
     wakeable: Wakeable,
     waker: Arc<dyn Wake>,
 }
+
+/// After a yield in vain, this many waits have none before them.
+const UNYIELDING: u32 = 15;
 
 /// Number of messages in a peer's turn; the monitors are read between turns.
 const TURN: u32 = 64;
@@ -60,6 +65,7 @@ impl ZmqInbound {
             from: 0,
             drained: false,
             fresh: 0,
+            unyielding: 0,
             events: Events::default(),
             topic: zmq::Message::new(),
             payload: zmq::Message::new(),
@@ -144,6 +150,13 @@ impl ZmqInbound {
             }
         }
         Ok(None)
+    }
+
+    /// True if other threads may have more soon.
+    fn may_yield(&mut self) -> bool {
+        let may = self.unyielding == 0;
+        self.unyielding = self.unyielding.saturating_sub(1);
+        may
     }
 
     /// Waits until there is something to read or to do. It waits on file descriptors, since `zmq_poll` on sockets costs
@@ -244,9 +257,10 @@ impl Inbound for ZmqInbound {
                 if !self.events.is_empty() {
                     return self.events.pop();
                 }
-                if self.drained && std::mem::take(&mut self.fresh) > 1 {
+                if self.drained && std::mem::take(&mut self.fresh) > 1 && self.may_yield() {
                     // Lets other threads run, which may provide more; where processors are scarce this saves many
-                    // wake-ups. A lone message is followed by none.
+                    // wake-ups. A lone message is followed by none, and with many subscribers in a process most are in
+                    // vain.
                     thread::yield_now();
                     more = Some(self.from);
                     continue;
@@ -284,7 +298,12 @@ impl Inbound for ZmqInbound {
                 }
                 Some(Read::Stale) => continue,
                 Some(Read::Malformed) => return Ok(Received::Malformed),
-                None if lost.or(again).is_some() => continue,
+                None if lost.or(again).is_some() => {
+                    if lost.is_none() {
+                        self.unyielding = UNYIELDING;
+                    }
+                    continue;
+                }
                 None => self.drained = true,
             }
             if timeout == Some(Duration::ZERO) {
