@@ -86,7 +86,7 @@ pub trait Outbound: Send {
         false
     }
 
-    /// Number of subscribers, where the transport knows.
+    /// Number of subscribers that have subscribed to all their topics, where the transport knows.
     fn subscribers(&self) -> Option<usize> {
         None
     }

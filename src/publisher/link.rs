@@ -210,7 +210,10 @@ impl Link {
         let _ = sender.flush(LAST_CHANCE, true);
         let trouble = sender.trouble();
         // A goodbye without a receiver would only delay the end.
-        let is_alone = self.sending.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0);
+        let is_alone = self.sending.answer(&mut sender).is_ok()
+            && sender.outbound.subscribers() == Some(0)
+            // One whose subscriptions are still coming may have received a hello.
+            && sender.outbound.is_subscribed(&Topic::hello()) != Some(true);
         if is_alone {
             drop(sender);
         } else if let Err(e) = self.sending.say(sender, GOODBYE, HELLO_TIMEOUT) {

@@ -313,7 +313,8 @@ impl Publisher {
         sent
     }
 
-    /// Waits until at least `count` subscribers are connected and have subscribed.
+    /// Waits until at least `count` subscribers are connected and have subscribed to all their topics. A foreign one
+    /// counts from its first topic on.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if they do not come in time, [`ErrorKind::Unsupported`] if the driver does not know.

@@ -11,11 +11,11 @@ use super::topics::Topics;
 /// Counts subscribers by libzmq's reports of connections and subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    /// The file descriptors of all connections; the subscribers are those that have subscribed to something.
+    /// The file descriptors of all connections; those of `subscribers` have subscribed to something.
     connections: HashSet<u32>,
     subscribers: HashMap<u32, Subscriber>,
-    /// Number of subscribers not known to be of this library.
-    strangers: usize,
+    /// Number of subscribers at each [`Stage`].
+    stages: [usize; 3],
     /// Number of subscriptions to each topic by peers of ZMTP 2 and older, whose connections libzmq does not name. A
     /// peer subscribes to a topic once.
     nameless: HashMap<u64, usize>,
@@ -52,8 +52,28 @@ impl Who {
 #[derive(Debug)]
 struct Subscriber {
     who: Who,
-    /// It has subscribed to one of the library's own topics, which all subscribers of tablecast do, and only they.
-    is_ours: bool,
+    stage: Stage,
+}
+
+/// What the topics of a subscriber have shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// It is not known to be of this library. Which of its topics is the last one is not known either.
+    Stranger,
+    /// It has one of the library's own topics, which all subscribers of tablecast have, and only they. Others follow.
+    Ours,
+    /// It has subscribed to all its topics: its first probe comes behind them.
+    Ready,
+}
+
+impl Stage {
+    fn shown_by(topic: &[u8]) -> Stage {
+        match Topic::is_own(topic) {
+            false => Stage::Stranger,
+            true if Topic::is_probe(topic) => Stage::Ready,
+            true => Stage::Ours,
+        }
+    }
 }
 
 /// Maximum of counted topics of nameless peers; further topics of the same peer do not change the count.
@@ -80,7 +100,7 @@ impl Census {
         match who {
             Some(who) if self.connections.contains(&who.connection) => {
                 let connection = who.connection;
-                self.know(who, Topic::is_own(topic));
+                self.know(who, Stage::shown_by(topic));
                 self.topics.add(topic, Some(connection));
             }
             // It is closed already, and libzmq gives up its topics next.
@@ -97,30 +117,31 @@ impl Census {
         }
     }
 
-    fn know(&mut self, who: Who, is_ours: bool) {
+    fn know(&mut self, who: Who, stage: Stage) {
         let connection = who.connection;
         let known = self.subscribers.get_mut(&connection);
         if let Some(known) = known.filter(|known| known.who.place == who.place) {
-            self.strangers -= usize::from(is_ours && !known.is_ours);
-            known.is_ours |= is_ours;
+            self.stages[known.stage as usize] -= 1;
+            known.stage = known.stage.max(stage);
+            self.stages[known.stage as usize] += 1;
             return;
         }
         // The known subscriber was another connection with this number.
         self.remove(connection);
-        self.strangers += usize::from(!is_ours);
-        self.subscribers.insert(connection, Subscriber { who, is_ours });
+        self.stages[stage as usize] += 1;
+        self.subscribers.insert(connection, Subscriber { who, stage });
     }
 
     fn remove(&mut self, connection: u32) {
         self.topics.closed(connection);
-        if let Some(Subscriber { is_ours: false, .. }) = self.subscribers.remove(&connection) {
-            self.strangers -= 1;
+        if let Some(subscriber) = self.subscribers.remove(&connection) {
+            self.stages[subscriber.stage as usize] -= 1;
         }
     }
 
     /// True if a subscriber is not known to be of this library.
     pub(super) fn has_strangers(&self) -> bool {
-        self.strangers > 0 || !self.nameless.is_empty()
+        self.stages[Stage::Stranger as usize] > 0 || !self.nameless.is_empty()
     }
 
     /// Notes that libzmq has passed up the end of a subscription to this topic; all earlier reports of connections must
@@ -137,10 +158,11 @@ impl Census {
         }
     }
 
-    /// The number of peers that have subscribed to something.
+    /// The number of peers that have subscribed to something; those of this library count once they have subscribed to
+    /// all their topics.
     pub(super) fn subscribers(&self) -> usize {
         let nameless = self.nameless.values().max().copied().unwrap_or(0);
-        self.subscribers.len() + nameless.min(self.others())
+        self.subscribers.len() - self.stages[Stage::Ours as usize] + nameless.min(self.others())
     }
 
     /// True if there is a subscription to exactly this topic.
@@ -189,6 +211,26 @@ mod tests {
         // This connection is closed already.
         census.subscribed(who(3), b"b");
         assert_eq!(census.subscribers(), 1);
+        census.closed(1);
+        assert_eq!(census.subscribers(), 0);
+    }
+
+    /// Its topics come one by one, and an update on one that is still to come would not reach it.
+    #[test]
+    fn a_subscriber_of_the_library_counts_once_it_has_all_its_topics() {
+        let (mut census, hello) = (Census::default(), Topic::hello());
+        let (hello, probe) = (hello.as_str().as_bytes(), Topic::probe(1, 1));
+        census.opened(1);
+        census.subscribed(who(1), hello);
+        census.subscribed(who(1), b"a");
+        assert_eq!(census.subscribers(), 0);
+        census.subscribed(who(1), probe.as_str().as_bytes());
+        census.subscribed(who(1), b"b");
+        assert_eq!(census.subscribers(), 1);
+        // The next connection with its number has topics of its own.
+        census.subscribed(at(1, 1), hello);
+        assert_eq!(census.subscribers(), 0);
+        census.subscribed(at(1, 1), probe.as_str().as_bytes());
         census.closed(1);
         assert_eq!(census.subscribers(), 0);
     }
