@@ -115,7 +115,7 @@ impl Publisher {
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
         let mut turn = self.link.turn_on(topic, timeout)?;
-        if turn.gathers(topic, update, buf.len()) {
+        if turn.gathers(topic, update, buf.len())? {
             turn.gather(topic, update, &self.encoder, buf);
             return Ok(());
         }
@@ -203,7 +203,7 @@ impl Publisher {
     fn send_all(&self, topic: &Topic, batch: &Batch) -> Result<()> {
         topic.check_length(self.options.max_topic_bytes)?;
         let mut turn = self.link.turn_on(topic, self.options.send_timeout)?;
-        turn.flush();
+        turn.flush()?;
         let (mut slot, outbound, left) = turn.slot(topic);
         let (seq, idle, mut buf) = (slot.seq, slot.idle, Vec::new());
         self.encoder
@@ -278,7 +278,7 @@ impl Publisher {
         write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
     ) -> Result<Written> {
         let mut turn = self.link.turn_on(topic, self.options.send_timeout)?;
-        turn.flush();
+        turn.flush()?;
         let open = turn.open(topic, timestamp);
         let Opened { seq, idle, timestamp } = open.number;
         self.encoder.finish(0, timestamp, seq, idle, &mut buf);

@@ -38,7 +38,10 @@ impl<'a> Turn<'a> {
 
     /// True if this update, of this size without its number, is to be [gathered](Turn::gather). Otherwise the updates
     /// gathered before have been sent, and the update goes out alone.
-    pub(super) fn gathers(&mut self, topic: &Topic, update: &DbUpdate, length: usize) -> bool {
+    ///
+    /// # Errors
+    /// As [`Turn::flush`].
+    pub(super) fn gathers(&mut self, topic: &Topic, update: &DbUpdate, length: usize) -> Result<bool> {
         let Sender {
             outbound,
             burst,
@@ -51,22 +54,29 @@ impl<'a> Turn<'a> {
             || burst.is_due(length, gathered.patience(), self.now)
             || burst.overtakes(numbers.frame(topic), update)
         {
-            return self.flush() && gathers;
+            return Ok(self.flush()? && gathers);
         }
-        true
+        Ok(true)
     }
 
     /// Sends the gathered updates. Returns false if some of them could not be sent.
-    pub(super) fn flush(&mut self) -> bool {
-        if self.sender.burst.since().is_none() {
-            return true;
-        }
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if some stay, since a caller with less time than a send has does not give up the updates
+    /// of others. No later update may go before them.
+    pub(super) fn flush(&mut self) -> Result<bool> {
+        let Some(since) = self.sender.burst.since() else {
+            return Ok(true);
+        };
         let (begun, lost) = (Instant::now(), self.sender.gathered.lost());
-        // Gives up what it cannot send.
-        let _ = self.sender.flush(self.left, true);
+        let limit = self.sending.send_timeout;
+        let age = self.now.saturating_duration_since(since);
+        let gives_up = self.left >= limit || age >= self.sender.gathered.patience() + limit;
+        let sent = self.sender.flush(self.left, gives_up);
         self.left = self.left.saturating_sub(begun.elapsed());
         self.now = clock::now();
-        self.sender.gathered.lost() == lost
+        sent?;
+        Ok(self.sender.gathered.lost() == lost)
     }
 
     /// Accepts an update, of which [`Encoder::begin`] has written `body`, to be sent with others of its topic.

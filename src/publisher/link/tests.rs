@@ -165,7 +165,7 @@ impl Rig {
         for count in 1..1_000_000 {
             // The keeper may hold the lock for a moment.
             let mut turn = self.link.turn(Duration::from_secs(20)).unwrap();
-            if turn.gathers(topic, &update, body.len()) {
+            if turn.gathers(topic, &update, body.len()).unwrap() {
                 turn.gather(topic, &update, &self.link.sending.encoder, &body);
                 return count;
             }
@@ -308,11 +308,8 @@ fn a_first_hello_in_doubt_leaves_no_doubt_about_the_update() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
-/// A transport that takes nothing is not tried again for each topic.
-#[test]
-fn what_is_given_up_takes_a_moment() {
-    let (link, sent) = failing(ErrorKind::Timeout);
-    let mut sender = link.sending.lock();
+/// Gathers an update on each of 50 topics, unknown to the keeper.
+fn gather(sender: &mut Sender) {
     let now = clock::now();
     for number in 0..50 {
         let topic = Topic::new(number.to_string()).unwrap();
@@ -322,6 +319,38 @@ fn what_is_given_up_takes_a_moment() {
         burst.push((&topic, &update), &mut slot, now, |bytes| bytes.push(b'x'));
         slot.take(1, now);
     }
+}
+
+/// A caller with hardly any time left, as one that undoes a write, is refused alone.
+#[test]
+fn a_caller_without_time_gives_up_nothing_that_others_have_sent() {
+    let (link, _) = failing(ErrorKind::Timeout);
+    let mut sender = link.sending.lock();
+    sender.introduced = true;
+    gather(&mut sender);
+    drop(sender);
+    let (topic, update) = (Topic::new("a").unwrap(), DbUpdate::new("t", "k", Action::Set));
+    for left in [Duration::ZERO, Duration::from_millis(1)] {
+        let refused = link.turn(left).unwrap().gathers(&topic, &update, 10).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Timeout, "{refused}");
+        assert_eq!(link.turn(left).unwrap().flush().unwrap_err().kind(), ErrorKind::Timeout);
+    }
+    assert_eq!(link.lost(), 0);
+    // One that has waited as long as a send may take.
+    let gathers = link
+        .turn(link.sending.send_timeout)
+        .unwrap()
+        .gathers(&topic, &update, 10);
+    assert!(!gathers.unwrap());
+    assert_eq!(link.lost(), 50);
+}
+
+/// A transport that takes nothing is not tried again for each topic.
+#[test]
+fn what_is_given_up_takes_a_moment() {
+    let (link, sent) = failing(ErrorKind::Timeout);
+    let mut sender = link.sending.lock();
+    gather(&mut sender);
     *sent.lock() = 0;
     sender.flush(Duration::ZERO, true).unwrap();
     assert!(*sent.lock() <= 2);
