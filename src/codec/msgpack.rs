@@ -1,7 +1,6 @@
 //! MessagePack, read by hand: borrowed from the payload, and without allocating for a length that is merely declared.
 
 use std::borrow::Cow;
-use std::io;
 
 use serde::Serialize;
 
@@ -132,86 +131,50 @@ impl Reader<'_> {
         (0..parts).try_for_each(|_| self.skip_value(depth))
     }
 
-    /// Appends one value that has `depth` arrays and maps around it to `json`.
-    fn value_to_json(&mut self, depth: usize, json: &mut Document) -> Result<(), &'static str> {
+    /// Appends one value that has `depth` arrays and maps around it to `json`. The text is at most six times as long as
+    /// its source: a control character of one byte becomes six, as does a `false` with its comma.
+    fn value_to_json(&mut self, depth: usize, json: &mut Vec<u8>) -> Result<(), &'static str> {
         match self.token()? {
-            Token::Nil => json.put(&()),
-            Token::Bool(truth) => json.put(&truth),
-            Token::Unsigned(number) => json.put(&number),
-            Token::Signed(number) => json.put(&number),
-            Token::Float(number) if number.is_finite() => json.put(&number),
-            Token::Text(bytes) => json.put(utf8(bytes)?),
+            Token::Nil => put(json, &()),
+            Token::Bool(truth) => put(json, &truth),
+            Token::Unsigned(number) => put(json, &number),
+            Token::Signed(number) => put(json, &number),
+            Token::Float(number) if number.is_finite() => put(json, &number),
+            Token::Text(bytes) => put(json, utf8(bytes)?),
             Token::Array(len) => {
                 let depth = deeper(depth)?;
-                json.sign(b'[')?;
+                json.push(b'[');
                 for i in 0..len {
                     if i > 0 {
-                        json.sign(b',')?;
+                        json.push(b',');
                     }
                     self.value_to_json(depth, json)?;
                 }
-                json.sign(b']')
+                json.push(b']');
+                Ok(())
             }
             Token::Map(len) => {
                 let depth = deeper(depth)?;
-                json.sign(b'{')?;
+                json.push(b'{');
                 for i in 0..len {
                     if i > 0 {
-                        json.sign(b',')?;
+                        json.push(b',');
                     }
-                    json.put(&*self.text()?.ok_or("a key must be text")?)?;
-                    json.sign(b':')?;
+                    put(json, &*self.text()?.ok_or("a key must be text")?)?;
+                    json.push(b':');
                     self.value_to_json(depth, json)?;
                 }
-                json.sign(b'}')
+                json.push(b'}');
+                Ok(())
             }
             Token::Float(_) | Token::Extension => Err("has no form in JSON"),
         }
     }
 }
 
-/// A JSON text being written, with a limit of its length: a null of one byte becomes four, a float of five up to
-/// twenty.
-struct Document {
-    text: Vec<u8>,
-    limit: usize,
-}
-
-/// How many times longer than its source a document may be, and how many bytes more a short one may have.
-const GROWTH: usize = 4;
-const SHORT: usize = 64 << 10;
-
-impl Document {
-    /// Creates the document for the rest of a payload.
-    fn of(rest: &[u8]) -> Document {
-        Document {
-            text: Vec::new(),
-            limit: rest.len().saturating_mul(GROWTH).saturating_add(SHORT),
-        }
-    }
-
-    /// Appends text, a number, or a truth value; the unit is null.
-    fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), &'static str> {
-        serde_json::to_writer(self, value).map_err(|_| "too long as JSON")
-    }
-
-    fn sign(&mut self, sign: u8) -> Result<(), &'static str> {
-        io::Write::write_all(self, &[sign]).map_err(|_| "too long as JSON")
-    }
-}
-
-impl io::Write for Document {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.text.len() + bytes.len() > self.limit {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.text.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Appends text, a number, or a truth value to JSON; the unit is null.
+fn put<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) -> Result<(), &'static str> {
+    serde_json::to_writer(json, value).map_err(|_| "has no form in JSON")
 }
 
 impl<'a> Content<'a> for &mut Reader<'a> {
@@ -242,9 +205,9 @@ impl<'a> Content<'a> for &mut Reader<'a> {
             Token::Nil => return Ok(None),
             _ => self.0 = start,
         }
-        let mut json = Document::of(start);
+        let mut json = Vec::new();
         self.value_to_json(0, &mut json)?;
-        let mut json = String::from_utf8(json.text).map_err(|_| NOT_UTF8)?;
+        let mut json = String::from_utf8(json).map_err(|_| NOT_UTF8)?;
         json.shrink_to_fit();
         Ok(Some(Cow::Owned(json)))
     }

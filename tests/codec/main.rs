@@ -206,6 +206,27 @@ fn a_value_that_is_no_text_is_taken_as_its_json_text() {
     );
 }
 
+/// What grows most as JSON.
+#[test]
+fn a_long_value_of_messagepack_becomes_json() {
+    const COUNT: u32 = 1 << 18;
+    let head = b"\x84\xa5table\xa1t\xa3key\xa1k\xa6action\xa3set\xa5value";
+    let mut text = [&head[..], b"\x91\xdb", &COUNT.to_be_bytes()].concat();
+    text.resize(text.len() + COUNT as usize, 1);
+    let expected = format!("[\"{}\"]", r"\u0001".repeat(COUNT as usize));
+    assert_eq!(update(&text).value, Some(expected));
+    let float = [&b"\xca"[..], &(-f32::MIN_POSITIVE).to_be_bytes()].concat();
+    for (part, as_json) in [
+        (&b"\xc0"[..], "null"),
+        (b"\xc2", "false"),
+        (&float, "-1.1754943508222875e-38"),
+    ] {
+        let array = [&head[..], b"\xdd", &COUNT.to_be_bytes(), &part.repeat(COUNT as usize)].concat();
+        let expected = format!("[{}]", vec![as_json; COUNT as usize].join(","));
+        assert_eq!(update(&array).value, Some(expected));
+    }
+}
+
 #[test]
 fn json_escapes_are_read_wherever_text_stands() {
     let payload = r#"{"t\u0061ble":"\t\/\b\f\r","key":"\ud83d\ude00\n","action":"\u0073et","value":"\"\\\u0000"}"#;
