@@ -246,7 +246,8 @@ options! {
     dispatcher_workers: usize = 0 "threads", [0..=256],
         "Threads that share the callbacks; with 0 the dispatcher calls them itself.";
     max_message_bytes: usize = 16_777_216 "bytes", [64..=1_073_741_824],
-        "Size limit of a message that is sent or received.";
+        "Size limit of a message that is sent or received. Updates that share a frame are received up to 64 KiB \
+         together, whatever the limit.";
     max_topic_bytes: usize = 65_536 "bytes", [1..=1_048_576],
         "Length limit of a topic.";
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],

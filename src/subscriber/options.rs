@@ -10,7 +10,8 @@ use crate::error::ErrorHook;
 /// Limits and times of a [`Subscriber`](super::Subscriber).
 #[derive(Clone)]
 pub struct SubscriberOptions {
-    /// A larger payload is counted as malformed and skipped. Default: 16 MiB.
+    /// A larger payload is counted as malformed and skipped, unless it is an array of updates of up to 64 KiB. Default:
+    /// 16 MiB.
     pub max_message_bytes: usize,
     /// A longer topic cannot be registered. Default: 65,536 bytes.
     pub max_topic_bytes: usize,
