@@ -232,9 +232,14 @@ impl Background {
         now
     }
 
+    /// Tells the thread to stop, unless it was told. Returns until when that waits for its end.
+    fn deadline(&self) -> Instant {
+        self.told() + PATIENCE
+    }
+
     /// Stops the thread. Waits until at most 300 ms after it was told.
     pub(crate) fn stop(&self) {
-        let deadline = self.told() + PATIENCE;
+        let deadline = self.deadline();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread
             && !thread.is_current()
@@ -315,10 +320,12 @@ mod tests {
         });
         let start = Instant::now();
         all.iter().for_each(Background::tell);
-        all.iter().for_each(Background::stop);
-        let took = start.elapsed();
-        assert!(took >= PATIENCE && took < 3 * PATIENCE, "{took:?}");
-        drop(release);
+        let [others @ .., last] = &all;
+        last.stop();
+        let stopped = Instant::now();
+        assert!(stopped >= start + PATIENCE);
+        assert!(others.iter().all(|other| other.deadline() <= stopped));
+        drop((release, all));
     }
 
     #[test]
