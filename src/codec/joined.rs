@@ -20,11 +20,14 @@ pub(crate) struct Joined {
 /// Space before the first map: in MessagePack the marker of an array and two bytes of its length.
 const HEAD: [u8; 3] = [0xdc, 0, 0];
 
+/// The initial capacity: a frame on one of many topics has one or two maps.
+const ROOM: usize = 512;
+
 impl Joined {
     pub(crate) fn new(codec: Codec) -> Joined {
         let mut joined = Joined {
             codec: codec.of_maps(),
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(ROOM),
             count: 0,
         };
         joined.clear();
@@ -65,6 +68,10 @@ impl Joined {
     /// Size of the maps in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Removes the maps and keeps the memory.

@@ -35,8 +35,10 @@ const LARGE: usize = 8;
 /// Maximum size of the number, the timestamp and the other fields at the end of a map.
 const NUMBERS: usize = 96;
 
-/// Maximum of emptied frames kept for reuse.
+/// Maximum of large emptied frames kept for reuse. Small ones, of at most this capacity in bytes, are as many as can
+/// be open: a frame on each of many topics.
 const SPARES: usize = 16;
+const SMALL: usize = 4 << 10;
 
 /// The open frames, one for each topic.
 #[derive(Debug)]
@@ -193,7 +195,7 @@ impl Burst {
             (self.since, self.updates, self.bytes) = (None, 0, 0);
             self.rows.clear();
         }
-        if self.spares.len() < SPARES {
+        if self.spares.len() < SPARES || self.spares.len() < MOST_JOINED && updates.capacity() <= SMALL {
             updates.clear();
             self.spares.push(updates);
         }

@@ -20,6 +20,8 @@ pub(crate) struct Numbers {
     last: usize,
     /// Places of the topics that hellos name, each once.
     recent: Vec<usize>,
+    /// Number of topics whose next number is set aside.
+    open: usize,
     /// Number of rounds of hellos sent.
     rounds: u64,
     timestamps: Timestamps,
@@ -168,9 +170,10 @@ impl Numbers {
     /// Sets the next number of this topic aside. Until it is [closed](Numbers::close) the topic has no other.
     pub(super) fn open(&mut self, topic: &Topic, own: i64, now: Instant) -> Opened {
         let mut slot = self.slot(topic, now);
-        slot.used.open = Some(now);
+        let is_new = slot.used.open.replace(now).is_none();
         let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(own));
         self.timestamps = Timestamps(timestamp);
+        self.open += usize::from(is_new);
         Opened { seq, idle, timestamp }
     }
 
@@ -180,6 +183,9 @@ impl Numbers {
 
     /// What is notified when this topic is [closed](Numbers::close), if it is open.
     pub(super) fn closed(&mut self, topic: &Topic) -> Option<Arc<Condvar>> {
+        if self.open == 0 {
+            return None;
+        }
         let place = self.find(topic)?;
         let used = &mut self.used[place];
         used.open.map(|_| Arc::clone(used.closed.get_or_insert_default()))
@@ -188,7 +194,7 @@ impl Numbers {
     /// Ends what [`Numbers::open`] began: the number was used up by this time, or not at all.
     pub(super) fn close(&mut self, topic: &Topic, used: Option<Instant>) {
         if let Some(place) = self.find(topic) {
-            self.used[place].open = None;
+            self.open -= usize::from(self.used[place].open.take().is_some());
             if let Some(closed) = &self.used[place].closed {
                 closed.notify_one();
             }

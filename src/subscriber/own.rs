@@ -71,8 +71,17 @@ impl Own {
             return;
         }
         let topics = self.topics.read();
-        for update in updates.extract_if(.., |update| sinks(&topics, update).next().is_some()) {
-            let mut sinks: Vec<&Sink> = sinks(&topics, &update).collect();
+        // Most updates that come together are of one topic.
+        let mut last: Option<(Topic, Option<&Users>)> = None;
+        let has_sink = |update: &mut DbUpdate| {
+            let users = match &last {
+                Some((topic, users)) if *topic == update.topic => *users,
+                _ => last.insert((update.topic.clone(), topics.get(&update.topic))).1,
+            };
+            sinks(users, &update.table).next().is_some()
+        };
+        for update in updates.extract_if(.., has_sink) {
+            let mut sinks: Vec<&Sink> = sinks(topics.get(&update.topic), &update.table).collect();
             let last = sinks.pop();
             sinks.iter().for_each(|sink| sink(update.clone()));
             if let Some(sink) = last {
@@ -82,12 +91,11 @@ impl Own {
     }
 }
 
-/// The sinks that take the update instead of the queue.
-fn sinks<'a>(topics: &'a HashMap<Topic, Users>, update: &DbUpdate) -> impl Iterator<Item = &'a Sink> + use<'a> {
-    let table = update.table.clone();
-    let users = topics.get(&update.topic).into_iter();
+/// The sinks that take an update of this table instead of the queue, of the users of its topic.
+fn sinks<'a>(users: Option<&'a Users>, table: &Name) -> impl Iterator<Item = &'a Sink> {
     let sinks = users
+        .into_iter()
         .flat_map(|users| &users.sinks)
         .filter_map(|(_, sink)| sink.as_ref());
-    sinks.filter(move |(of, _)| *of == table).map(|(_, sink)| sink)
+    sinks.filter(move |(of, _)| of == table).map(|(_, sink)| sink)
 }
