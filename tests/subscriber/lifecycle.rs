@@ -225,6 +225,35 @@ fn a_publisher_with_unsent_messages_is_dropped_in_time() {
     });
 }
 
+/// Its topics come one by one, behind that of the hellos, and its question behind them.
+#[test]
+fn a_subscriber_counts_when_it_asks_and_hears_a_goodbye_before() {
+    within(LONG, || {
+        let hello = "\u{10FFFF}tablecast/hello".as_bytes();
+        let probe = "\u{10FFFF}tablecast/probe/1/1".as_bytes();
+        for asks in [true, false] {
+            let publisher = publisher("tcp://127.0.0.1:0");
+            let context = zmq::Context::new();
+            let socket = context.socket(zmq::SUB).unwrap();
+            socket.set_rcvtimeo(10_000).unwrap();
+            socket.connect(&publisher.address().unwrap()).unwrap();
+            socket.set_subscribe(hello).unwrap();
+            socket.set_subscribe(b"D").unwrap();
+            publisher.wait_subscribed(&topic("D"), LONG).unwrap();
+            let early = publisher.wait_subscribers(1, Duration::ZERO).unwrap_err();
+            assert_eq!(early.kind(), ErrorKind::Timeout);
+            if asks {
+                socket.set_subscribe(probe).unwrap();
+                publisher.wait_subscribers(1, LONG).unwrap();
+            }
+            drop(publisher);
+            let is_last =
+                |frames: &[Vec<u8>]| frames[0] == hello && frames[1].windows(7).any(|part| part == b"goodbye");
+            while !is_last(&socket.recv_multipart(0).unwrap()) {}
+        }
+    });
+}
+
 #[test]
 fn what_was_sent_before_the_drop_arrives() {
     within(LONG, || {
