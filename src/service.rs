@@ -29,7 +29,8 @@ use waiting::Waiting;
 pub struct ServiceOptions {
     /// Time limit for the network driver to accept a frame before it is dropped. Default: 1 s.
     pub send_timeout: Duration,
-    /// A larger payload is dropped and counted; hellos of up to 1 KiB pass. Default: 16 MiB.
+    /// A larger payload is dropped and counted; hellos of up to 1 KiB pass, and joined updates of up to 64 KiB. Default:
+    /// 16 MiB.
     pub max_message_bytes: usize,
     /// The format of the service's own answers to subscribers. Default: MessagePack.
     pub codec: Codec,
@@ -75,7 +76,8 @@ pub struct ServiceStats {
     pub errors: u64,
     /// The service's own hellos: answers to subscribers that asked, and those of the option `hello_interval`.
     pub hellos: u64,
-    /// Connected subscribers; `None` if the network driver does not know.
+    /// Subscribers, as [`Publisher::wait_subscribers`](crate::Publisher::wait_subscribers) counts them; `None` if the
+    /// network driver does not know.
     pub subscribers: Option<usize>,
 }
 

@@ -88,6 +88,7 @@ pub struct PublisherStats {
     pub lost: u64,
     /// Hellos sent: answers to subscribers' probes, and those of the option `hello_interval`.
     pub hellos: u64,
-    /// Connected subscribers; `None` if the driver does not know.
+    /// Subscribers, as [`Publisher::wait_subscribers`](super::Publisher::wait_subscribers) counts them; `None` if the
+    /// driver does not know.
     pub subscribers: Option<usize>,
 }
