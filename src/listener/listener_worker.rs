@@ -202,14 +202,15 @@ impl ListenerWorker {
         // Announces that it is leaving.
         run.registration().inspect(|registration| registration.renew());
         loop {
-            let (is_busy, is_settled) = {
+            let (is_busy, is_handling, is_settled) = {
                 let events = self.shared.events.lock();
-                (events.is_busy(), events.is_settled())
+                (events.is_busy(), events.is_handling_any(), events.is_settled())
             };
             if is_busy {
                 idle = Instant::now();
             }
-            let is_given_up = start.elapsed() > self.base.options.retention;
+            // What cannot be marked is given up, but no event from which others are to be kept.
+            let is_given_up = !is_handling && start.elapsed() > self.base.options.retention;
             if is_given_up || !is_busy && (is_settled || idle.elapsed() >= DRAIN) {
                 break;
             }

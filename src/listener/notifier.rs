@@ -303,7 +303,9 @@ impl Outbox {
     /// Takes the registered listeners.
     fn follow(&self, present: &[Presence]) {
         let may = |presence: &Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
-        let topics = present.iter().map(|presence| {
+        let (chosen, others): (Vec<_>, Vec<_>) = present.iter().partition(|presence| may(presence));
+        // A takeover of its id that failed has left a second row of a live run, as leaving; the other one counts.
+        let topics = others.iter().chain(&chosen).map(|presence| {
             let standing = Standing {
                 may: may(presence),
                 waiting: presence.member.load.waiting,
@@ -311,9 +313,8 @@ impl Outbox {
             (presence.member.address.as_str().into(), standing)
         });
         let topics: BTreeMap<Name, Standing> = topics.collect();
-        let chosen = present.iter().filter(|presence| may(presence));
         let mut state = self.shared.state.lock();
-        state.listeners = chosen.map(|presence| presence.member.clone()).collect();
+        state.listeners = chosen.iter().map(|presence| presence.member.clone()).collect();
         let addresses = state.listeners.iter().map(|member| member.address.as_str().into());
         let addresses = addresses.collect();
         state.choice.set(addresses);

@@ -10,7 +10,7 @@ use super::member::{Load, Member};
 use super::options::RegistryOptions;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, contain, report};
-use crate::store::{Store, Write, Written};
+use crate::store::{Changes, Store, StoredChange, Write, Written};
 use crate::thread::{Background, Stop, deadline, jittered};
 use crate::update::Topic;
 
@@ -73,8 +73,8 @@ impl Registration {
     /// As [`Registration::new`]; `renewal` may change the row before each write.
     ///
     /// Without `rejoins` the run ends with its row: if others have declared it dead and removed the row, it is not
-    /// registered again, and [`Registration::is_lost`]. A registered earlier run of its id stays registered under
-    /// another key, as leaving, until it stops or does not renew its row.
+    /// registered again, and [`Registration::is_lost`]; a row that the store has lost is written again. A registered
+    /// earlier run of its id stays registered under another key, as leaving, until it stops or does not renew its row.
     pub(crate) fn with_renewal(
         store: Arc<dyn Store>,
         table: &str,
@@ -96,6 +96,7 @@ impl Registration {
             key: member.id.clone(),
             member: member.clone(),
             version: None,
+            last: 0,
             since: None,
             rejoins,
             row: Arc::clone(&row),
@@ -188,8 +189,10 @@ struct Renewer<F> {
     table: String,
     key: String,
     member: Member,
-    /// The version of the last write of the row.
+    /// The version of the last write of the row, unless others have written it since.
     version: Option<u64>,
+    /// The version of the last write of the row.
+    last: u64,
     /// When the row was first written.
     since: Option<Instant>,
     /// True if a row that others have removed is written again.
@@ -246,7 +249,9 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
     }
 
     fn join(&mut self, value: &str) -> Result<bool> {
-        let may_create = self.rejoins || self.since.is_none();
+        let kept = key_of_run(&self.member.id, self.member.epoch);
+        let mut may_create = self.rejoins || self.since.is_none();
+        let mut is_behind = false;
         for _ in 0..TRIES {
             if may_create {
                 match self.store.create(&self.table, &self.key, value, &Topic::ALL) {
@@ -256,28 +261,39 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
                 }
             }
             let row = match self.store.get(&self.table, &self.key, None) {
-                Err(e) if e.kind() == ErrorKind::NotFound && !may_create => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    if may_create {
+                        continue;
+                    } else if self.key != kept {
+                        // A run that took the id, and has stopped, has kept the row.
+                        self.key.clone_from(&kept);
+                    } else if self.is_lost_by_store(&kept)? {
+                        self.key.clone_from(&self.member.id);
+                        may_create = true;
+                    } else {
+                        return Ok(false);
+                    }
+                    continue;
+                }
                 row => row?,
             };
             let owner = Member::from_row(&row).ok();
             let is_earlier = owner.as_ref().is_some_and(|owner| owner.epoch < self.member.epoch);
             let is_ours =
                 owner.as_ref().is_some_and(|owner| owner.is_run_of(&self.member)) || self.rejoins && is_earlier;
-            if self.since.is_some() && !is_ours {
-                // A row of an earlier run is back if the store went back. If that run is alive after all, it notices.
-                if is_earlier {
-                    return Ok(false);
+            // If the store went back, the row of an earlier run is there again. If that is alive, it notices.
+            let is_back = is_earlier && may_create;
+            if self.since.is_some() && !is_ours && !is_back {
+                // It may also be of a later run whose clock is behind.
+                is_behind |= is_earlier;
+                if !is_earlier {
+                    self.report_clash();
                 }
-                let context = format!(
-                    "another member is registered as {:?}: give each member its own id",
-                    self.key
-                );
-                if !self.member.leaving {
-                    report!(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
-                }
-                self.key = key_of_run(&self.member.id, self.member.epoch);
+                self.key.clone_from(&kept);
                 continue;
+            }
+            if std::mem::take(&mut is_behind) && is_ours {
+                self.report_clash();
             }
             let set = Write::set(&self.table, &self.key, value).if_version(row.version);
             let written = match owner {
@@ -296,6 +312,38 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
         ))
     }
 
+    fn report_clash(&self) {
+        let id = &self.member.id;
+        let context = format!("another member is registered as {id:?}: give each member its own id");
+        if !self.member.leaving {
+            report!(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
+        }
+    }
+
+    /// True if the store has lost this run's row: before the end of the lease no observer removes it, and as far as the
+    /// store remembers, nobody else has deleted it either.
+    fn is_lost_by_store(&self, kept: &str) -> Result<bool> {
+        if !self.row.lease.lock().is_held(self.options.timeout) {
+            return Ok(false);
+        }
+        let Some(now) = self.store.table_version(&self.table)? else {
+            return Ok(true);
+        };
+        let of_this_run = |key: &str| key == self.member.id || key == kept;
+        let is_its_delete = |change: &StoredChange| change.value.is_none() && of_this_run(&change.key);
+        let mut since = now.at(self.last);
+        while let Changes::Page(page) = self.store.changes(&self.table, &Topic::ALL, since)? {
+            if page.changes.iter().any(is_its_delete) {
+                return Ok(false);
+            }
+            if !page.more {
+                break;
+            }
+            since = page.version;
+        }
+        Ok(true)
+    }
+
     /// Replaces another run, which may still be working: that keeps a row under another key until it stops or does not
     /// renew it.
     fn replace(&self, mut before: Member, set: &Write<'_>) -> Result<Result<Written>> {
@@ -308,7 +356,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
     }
 
     fn joined(&mut self, version: u64) -> bool {
-        self.version = Some(version);
+        (self.version, self.last) = (Some(version), version);
         self.since.get_or_insert_with(Instant::now);
         true
     }

@@ -15,6 +15,8 @@ mod reexec;
 mod servers;
 mod storm;
 mod suite;
+#[path = "../common/swap.rs"]
+mod swap;
 
 use std::time::Duration;
 

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use tablecast::config::Resubscribe;
+use tablecast::listener::LISTENERS;
 use tablecast::store::{Write, Written};
-use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions, Result, Store};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions, Result, Store, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, hook, within};
 use crate::front::pass_on;
 use crate::program::{World, listening, no_claims_are_left, notifying, pass, server, server_with, status};
+use crate::swap::Swap;
 use crate::{LIMIT, LONG};
 
 /// One program's view of a store.
@@ -117,9 +120,157 @@ fn a_stop_that_takes_long_keeps_what_it_processes_from_a_new_listener_of_its_id(
         notifier.flush(LONG).unwrap();
         assert_eq!(next.seen.len(), 0);
         no_claims_are_left(&node.store);
-        eventually(LONG, || {
-            node.store.keys(tablecast::listener::LISTENERS, None).count() == 1
+        eventually(LONG, || node.store.keys(LISTENERS, None).count() == 1);
+    });
+}
+
+/// Renews its row within a second, and is not taken for dead in a pause of two.
+fn renewing(id: &str) -> ListenerOptions {
+    ListenerOptions {
+        timeout: Duration::from_secs(3),
+        ..named(id)
+    }
+}
+
+/// The version of a listener's row; 0 if it is missing.
+fn version(store: &Arc<dyn Store>, key: &str) -> u64 {
+    store.get(LISTENERS, key, None).map_or(0, |row| row.version)
+}
+
+/// The new listener removes the row of their id before the first one notices that it has another.
+#[test]
+fn it_keeps_it_also_if_the_new_listener_stops_first() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (go, wait) = bounded::<()>(0);
+        let slow = server_with(&world, renewing("same"), move |_| assert!(wait.recv().is_err()));
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        slow.seen.recv_timeout(LONG).unwrap();
+        slow.listener.stop();
+        drop(server_with(&world, named("same"), |_| ()));
+        let kept = format!("same {}", slow.listener.member().epoch);
+        let before = version(&node.store, &kept);
+        assert!(before > 0);
+        let other = server(&world);
+        // It renews that row from now on.
+        eventually(LONG, || version(&node.store, &kept) > before);
+        pass(Duration::from_millis(500));
+        assert_eq!((other.seen.len(), notifier.stats().pending), (0, 1));
+        drop(go);
+        notifier.flush(LONG).unwrap();
+        assert_eq!(other.seen.len(), 0);
+        eventually(LONG, || node.store.keys(LISTENERS, None).count() == 1);
+    });
+}
+
+/// A new listener of its id replaces it, whose clock is behind.
+#[test]
+fn one_whose_clock_is_behind_is_no_earlier_one() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (hook, errors) = hook();
+        let options = ListenerOptions {
+            hook,
+            ..renewing("same")
+        };
+        let first = server_with(&world, options, |_| ());
+        let member = first.listener.member();
+        let node = world.program(0);
+        let kept = format!("same {}", member.epoch);
+        let row = node.store.get(LISTENERS, "same", None).unwrap();
+        let writes = [
+            Write::create(LISTENERS, &kept, &row.value),
+            Write::set(LISTENERS, "same", r#"{"epoch":1,"address":"listener/same/1"}"#),
+        ];
+        for written in node.store.write_each(&writes).unwrap() {
+            written.unwrap();
+        }
+        let before = version(&node.store, &kept);
+        eventually(LONG, || version(&node.store, &kept) > before);
+        assert_eq!(first.listener.member(), member);
+        assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Conflict);
+    });
+}
+
+#[test]
+fn what_is_processed_while_the_store_loses_everything_stays_its_own() {
+    within(LIMIT, || {
+        let mut world = World::memory();
+        let World::Memory(_, _, store) = &mut world else {
+            panic!("a world in memory");
+        };
+        let swap = Swap::new(Arc::clone(store));
+        *store = Arc::clone(&swap) as _;
+        let (go, wait) = bounded::<()>(0);
+        let slow = server_with(&world, renewing("slow"), move |_| {
+            let _ = wait.recv_timeout(LONG);
         });
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        slow.seen.recv_timeout(LONG).unwrap();
+        let other = server_with(&world, renewing("other"), |_| ());
+        notifier.wait_listeners(2, LONG).unwrap();
+        let members = [&slow, &other].map(|server| server.listener.member());
+        swap.at_once(|store| *store = Arc::new(MemoryStore::new()));
+        eventually(LONG, || ["slow", "other"].iter().all(|id| version(&node.store, id) > 0));
+        pass(Duration::from_millis(500));
+        assert_eq!((other.seen.len(), notifier.stats().pending), (0, 1));
+        drop(go);
+        notifier.flush(LONG).unwrap();
+        assert_eq!((slow.seen.len(), other.seen.len()), (0, 0));
+        assert_eq!([&slow, &other].map(|server| server.listener.member()), members);
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn a_stop_that_takes_longer_than_claims_are_kept_is_waited_for() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let options = ListenerOptions {
+            retention: Duration::from_millis(100),
+            ..named("slow")
+        };
+        let (go, wait) = bounded::<()>(0);
+        let slow = server_with(&world, options, move |_| assert!(wait.recv().is_err()));
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        slow.seen.recv_timeout(LONG).unwrap();
+        let other = server(&world);
+        slow.listener.stop();
+        pass(Duration::from_millis(500));
+        assert!(version(&node.store, "slow") > 0);
+        assert_eq!((other.seen.len(), notifier.stats().pending), (0, 1));
+        drop(go);
+        notifier.flush(LONG).unwrap();
+        assert_eq!(other.seen.len(), 0);
+        eventually(LONG, || version(&node.store, "slow") == 0);
+    });
+}
+
+/// Another listener has tried to take its id, and has left a row for it, in vain.
+#[test]
+fn a_second_row_of_a_run_as_leaving_does_not_hide_it() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let server = server_with(&world, named("same"), |_| ());
+        let node = world.program(0);
+        let row = node.store.get(LISTENERS, "same", None).unwrap();
+        let leaving = row.value.replace(r#""leaving":false"#, r#""leaving":true"#);
+        assert_ne!(leaving, row.value);
+        node.store.create(LISTENERS, "same 1", &leaving, &Topic::ALL).unwrap();
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        notifier.flush(LONG).unwrap();
+        assert_eq!(server.keys(), ["1"]);
     });
 }
 

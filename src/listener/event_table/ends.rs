@@ -63,6 +63,12 @@ impl EventTable {
         !self.events.values().all(is_quiet)
     }
 
+    /// True if the handler is being called.
+    pub(in crate::listener) fn is_handling_any(&self) -> bool {
+        let mut events = self.events.values();
+        events.any(|event| matches!(event.phase, Phase::Handling(..)))
+    }
+
     /// True if nothing is left to confirm or to remove.
     pub(in crate::listener) fn is_settled(&self) -> bool {
         self.events.is_empty() && self.next.removals.is_empty()
