@@ -13,6 +13,8 @@
 //!   version.
 //! - **Outages** of the store or of the transport are failures: unpublished changes are published at a later poll.
 //!   Deletes are published only after a complete listing.
+//! - **Limits.** A change that breaks a limit of the publisher is a failure, and not repeated. It leaves a gap, so that
+//!   programs read the row.
 //! - **Cost.** If the store has [`Store::table_version`], a table without writes is not read.
 //!
 //! A [`Database`](crate::Database) publishes the rows that it writes, so a monitor of its table publishes them a second

@@ -201,7 +201,7 @@ impl Worker {
     }
 
     /// Publishes an update. One that breaks a limit of the publisher is counted as a failure and not repeated, since it
-    /// would block all others.
+    /// would block all others; a number is skipped, so that subscribers find a gap and read the store.
     fn publish(&mut self, mut update: DbUpdate, version: u64) -> Result<()> {
         update.version = Some(version);
         match self.publisher.send_event(&update) {
@@ -215,6 +215,7 @@ impl Worker {
                     self.table, &*update.key
                 );
                 self.fail(&e.context(context));
+                self.publisher.skip(&update.topic);
             }
             Err(e) => return Err(e),
         }
