@@ -35,7 +35,7 @@ impl Changes {
     }
 }
 
-/// A part of the changes of a topic, oldest first.
+/// A part of the changes of a topic, oldest first. It may be empty though there are more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePage {
     /// The last change of each key.

@@ -4,6 +4,7 @@ use std::thread::{Builder, scope};
 use std::time::{Duration, Instant};
 
 use tablecast::drivers::redis::RedisOptions;
+use tablecast::store::{Changes, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{ErrorKind, Result, Store, Topic};
 
@@ -151,6 +152,62 @@ fn a_page_costs_the_server_no_more_than_a_page() {
         assert!(grown < 64, "{grown} MiB");
         assert_eq!(store.entries("t", None).filter(Result::is_ok).count(), 144);
         assert_eq!(store.keys("t", None).count(), 144);
+    });
+}
+
+/// Rows that were written again later are read only for that.
+#[test]
+fn changes_cost_the_server_no_more_than_a_few_pages() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let store = store(&server.address());
+        let large = "v".repeat(1 << 20);
+        let keys: Vec<_> = (0..40).map(|number| format!("{number:02}")).collect();
+        keys.iter()
+            .for_each(|key| _ = store.create("t", key, "v", &Topic::ALL).unwrap());
+        let now = || store.table_version("t").unwrap().unwrap();
+        let mut since = now();
+        for _ in 0..2 {
+            keys.iter().for_each(|key| _ = store.set("t", key, &large).unwrap());
+        }
+        let (mut found, mut pages, mut empty) = (Vec::new(), 0, 0);
+        loop {
+            let Changes::Page(page) = store.changes("t", &Topic::ALL, since).unwrap() else {
+                panic!("unknown");
+            };
+            pages += 1;
+            empty += usize::from(page.changes.is_empty());
+            assert!(!page.more || page.version.version > since.version);
+            since = page.version;
+            found.extend(page.changes.into_iter().map(|change| change.key.to_string()));
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!((found, since), (keys, now()));
+        // Two have read 16 rows each, one 8 and the first 4 changes; nine have 4 each, and the last has none left.
+        assert_eq!((pages, empty), (13, 3));
+    });
+}
+
+#[test]
+fn writes_are_bundled_by_their_bytes_too() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let store = store(&server.address());
+        store.write_each(&[Write::create("t", "0", "v")]).unwrap();
+        let scripts = || {
+            let calls: String = server.ask(&["INFO", "commandstats"]);
+            let calls = calls.split_once("cmdstat_evalsha:calls=").unwrap().1;
+            calls.split(',').next().unwrap().parse::<u64>().unwrap()
+        };
+        let before = scripts();
+        let large = "v".repeat(3 << 20);
+        let writes = ["1", "2", "3", "4", "5"].map(|key| Write::create("t", key, &large));
+        let written = store.write_each(&writes).unwrap();
+        let versions: Vec<_> = written.into_iter().map(|written| written.unwrap().version).collect();
+        assert_eq!(versions, [2, 3, 4, 5, 6]);
+        assert_eq!(scripts() - before, 3);
     });
 }
 

@@ -1,7 +1,9 @@
 -- The changes of a topic after a version, up to a number of them or of bytes: each key with its row, or with the eight
 -- bytes of the version of its delete. Before them: 1 if there may be more or else 0 (alone: 2 if the table is not
--- whole, 3 if the changes are unknown), then the table's version, incarnation and tip, and the server's run. Rows are
--- read one at a time, since only reading a row shows its length.
+-- whole, 3 if the changes are unknown), then the table's version, incarnation and tip, the server's run, and, if there
+-- may be more, the eight bytes of the version up to which nothing is missing. Rows are read one at a time, since only
+-- reading a row shows its length. The bytes of rows that are read only to learn that they were written again also end a
+-- page, which may then be empty.
 local rows, about, deletes = unpack(KEYS)
 local topic_bytes, since, limit, room = unpack(ARGV)
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
@@ -36,7 +38,8 @@ while from < to do
     end
 end
 
-local page, length = {1, version, incarnation, tip or '', run_id()}, 5
+local page, length = {1, version, incarnation, tip or '', run_id(), ''}, 6
+local spare = 4 * room
 local few, known = 100, {}
 while from < after_last do
     local names = {}
@@ -63,9 +66,12 @@ while from < after_last do
             local shown = is_delete and of or row or call('HGET', rows, key)
             page[length + 1], page[length + 2] = key, shown
             length, limit, room = length + 2, limit - 1, room - #key - #shown
-            if limit <= 0 or room <= 0 then
-                return page
-            end
+            row = row or (not is_delete and shown)
+        end
+        spare = spare - #(row or '')
+        if limit <= 0 or room <= 0 or spare <= 0 then
+            page[6] = of
+            return page
         end
     end
     from = from + #names

@@ -29,8 +29,7 @@ impl Inner {
         let deleted = answer.next().map_or(Ok(None), decimal)?.unwrap_or(0);
         let versions = answer.map(|version| match version {
             Value::Nil => Ok(deleted),
-            Value::BulkString(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| nonsense())?)),
-            _ => Err(nonsense()),
+            version => version_of(Some(version)),
         });
         let versions: Vec<_> = versions.collect::<Result<_>>()?;
         if versions.len() != topics.len() {
@@ -61,8 +60,9 @@ impl Inner {
         if now.went_back_since(&since) {
             return Ok(Changes::Unknown);
         }
+        let complete = answer.next();
         let mut page = ChangePage {
-            version: now,
+            version: if more { now.at(version_of(complete)?) } else { now },
             more,
             ..ChangePage::default()
         };
@@ -79,9 +79,6 @@ impl Inner {
                 },
                 Err(_) => row::unpack(table, key, stored)?.into(),
             });
-        }
-        if let Some(last) = page.changes.last().filter(|_| more) {
-            page.version = now.at(last.version);
         }
         Ok(Changes::Page(page))
     }
@@ -108,6 +105,14 @@ fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion
         tip: last.fold(0, |number: u64, byte| number.wrapping_mul(0x0100_0000_01b3) ^ byte),
         source: number_of(&text(run)?),
     })
+}
+
+/// The version in these eight bytes.
+fn version_of(bytes: Option<Value>) -> Result<u64> {
+    let Some(Value::BulkString(bytes)) = bytes else {
+        return Err(nonsense());
+    };
+    Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| nonsense())?))
 }
 
 /// The number of a server's run, which is 40 random hexadecimal digits; 0 if it is unknown.

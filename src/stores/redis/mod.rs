@@ -25,6 +25,10 @@
 //!
 //! To list the tables, the keys of all masters are looked through with `SCAN`, a thousand at a time, and rows counted
 //! with `ZCARD`; other calls need neither. A table may be missing in the list while a cluster moves its slot.
+//!
+//! While a cluster moves a slot, a table in it is out of reach ([`ErrorKind::Unavailable`]) as long as its six keys are
+//! not all at one node. A table that was deleted has one key left, its last version: it is out of reach from the
+//! beginning of the move until that key has moved.
 
 mod answer;
 #[cfg(any(test, fuzzing))]
@@ -77,7 +81,7 @@ const TOPICS: &str = "topics";
 const ORDER: &str = "order";
 const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
 
-/// The most writes in one script, which blocks the server while it runs.
+/// The most writes in one script, which blocks the server while it runs; [`PAGE_BYTES`] of values end it early.
 const TOGETHER: usize = 256;
 
 /// Each key but `about` has this member or field while the table exists; it is no key of a row.
@@ -307,9 +311,11 @@ impl Store for RedisStore {
 
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         let mut results = Vec::with_capacity(writes.len());
-        for of_table in writes.chunk_by(|one, next| one.table == next.table) {
-            for together in of_table.chunks(TOGETHER) {
+        for mut of_table in writes.chunk_by(|one, next| one.table == next.table) {
+            while !of_table.is_empty() {
+                let (together, rest) = of_table.split_at(together(of_table));
                 results.extend(self.0.write_together(together)?);
+                of_table = rest;
             }
         }
         Ok(results)
@@ -366,6 +372,20 @@ impl Announcer for RedisStore {
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
         self.0.write(write, Some(announcement))
     }
+}
+
+/// The number of these writes, at least one, that one script makes.
+fn together(writes: &[Write<'_>]) -> usize {
+    let mut bytes = 0;
+    let ends = |write: &Write<'_>| {
+        bytes += match write.op {
+            WriteOp::Create(value) | WriteOp::Set(value) => value.len(),
+            WriteOp::Delete => 0,
+        };
+        bytes >= PAGE_BYTES
+    };
+    let few = &writes[..writes.len().min(TOGETHER)];
+    few.iter().position(ends).map_or(few.len(), |at| at + 1)
 }
 
 fn command(script: &Script, keys: &[Vec<u8>]) -> Cmd {
