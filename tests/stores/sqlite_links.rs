@@ -56,6 +56,37 @@ fn a_link_to_another_database_leaves_the_earlier_one_whole() {
     });
 }
 
+/// Another process has begun a new log, and was killed: the rows in it are nowhere else.
+#[test]
+fn a_store_that_leaves_a_database_leaves_the_log_of_others_too() {
+    within(LIMIT, || {
+        for is_dropped in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let [old, new, link] = ["old.db", "new.db", "current.db"].map(|name| folder.path().join(name));
+            make(&old, "k");
+            make(&new, "theirs");
+            lead(&link, "old.db");
+            let store = open(&link).unwrap();
+            create(&store, "l").unwrap();
+            for name in ["old.db-wal", "old.db-shm"] {
+                fs::remove_file(old.with_file_name(name)).unwrap();
+            }
+            let mut child = Process::start("sqlite_files::writer", &[(PATH, old.to_str().unwrap())]);
+            let said = child.until("created w20") + &child.kill();
+            if is_dropped {
+                drop(store);
+            } else {
+                lead(&link, "new.db");
+                assert_noticed(create(&store, "m"), &link);
+            }
+            let found = in_file(&old);
+            for key in said.lines().filter_map(|line| line.strip_prefix("created ")) {
+                assert!(found.contains(key), "{key} is not in the file");
+            }
+        }
+    });
+}
+
 #[test]
 fn nothing_is_written_to_a_database_to_which_the_link_no_longer_leads() {
     within(LIMIT, || {

@@ -23,6 +23,9 @@ pub(super) struct Database {
     connections: RwLock<Option<Connections>>,
 }
 
+/// The longest wait for other processes when the last store is dropped.
+const LAST_WAIT: Duration = Duration::from_millis(100);
+
 impl Database {
     /// Opens the database at a path without links, and creates a missing file. A read-only file is opened to read.
     pub(super) fn open(path: PathBuf, timeout: Duration) -> Result<Arc<Database>> {
@@ -144,23 +147,38 @@ impl Database {
         drop(connections);
         // If the time runs out, the next call does it.
         if let Some(mut open) = self.connections.try_write_until(deadline)
-            && let Some(now) = open.as_ref().filter(|now| *now.files() == files)
+            && let Some(now) = open.take_if(|now| *now.files() == files)
         {
             log::warn!("{replaced}");
-            let _lock = self.paths.lock(Lock::Alone, deadline);
-            if now.can_write() {
-                self.paths.remove_left_behind(&files);
-            }
-            if self.paths.has_others(&files) {
-                now.keep_log();
-            }
-            *open = None;
+            self.leave(now, deadline);
         }
         replaced
+    }
+
+    /// Closes connections whose files others have replaced, and touches none of the new ones.
+    fn leave(&self, connections: Connections, deadline: Instant) {
+        let files = connections.files();
+        let _lock = self.paths.lock(Lock::Alone, deadline);
+        if connections.can_write() {
+            self.paths.remove_left_behind(files);
+        }
+        if self.paths.has_others(files) {
+            connections.keep_log();
+        }
+        drop(connections);
     }
 
     fn busy(&self) -> Error {
         let context = format!("database {}: it is being reopened", self.path().display());
         Error::new(ErrorKind::Timeout, context)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // As in a store that a link has left: no further call has noticed it.
+        if let Some(open) = self.connections.get_mut().take_if(|open| !open.are_at(&self.paths)) {
+            self.leave(open, Instant::now() + LAST_WAIT);
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::fs::{self, File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind};
 use crate::thread;
@@ -17,8 +17,12 @@ use crate::thread;
 pub(super) struct Paths([PathBuf; 3]);
 
 /// The files that existed at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Files([Option<Id>; 3]);
+#[derive(Debug, Clone)]
+pub(super) struct Files([Option<Id>; 3], Born);
+
+/// When the database's own file was made, in nanoseconds; 0 if the file system does not say. A file that takes the place
+/// of a removed one may get its inode, but not while that is open, so files are compared without this.
+type Born = u64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Id {
@@ -105,15 +109,15 @@ impl Paths {
     }
 
     fn look_at(&self, content: impl Fn(&Metadata) -> Option<(u64, Option<SystemTime>)>) -> Files {
-        Files(self.0.each_ref().map(|path| {
-            // A link that has taken the place of a file is another file.
-            let file = fs::symlink_metadata(path).ok()?;
-            Some(Id {
-                device: file.dev(),
-                inode: file.ino(),
-                content: content(&file),
-            })
-        }))
+        // A link that has taken the place of a file is another file.
+        let files = self.0.each_ref().map(|path| fs::symlink_metadata(path).ok());
+        let id = |file: &Metadata| Id {
+            device: file.dev(),
+            inode: file.ino(),
+            content: content(file),
+        };
+        let born = files[MAIN].as_ref().map_or(0, born);
+        Files(files.each_ref().map(|file| file.as_ref().map(id)), born)
     }
 
     /// True if there is a write-ahead log that is not empty.
@@ -177,10 +181,23 @@ impl Paths {
     }
 }
 
+fn born(file: &Metadata) -> Born {
+    let since = file.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
+}
+
+impl PartialEq for Files {
+    fn eq(&self, other: &Files) -> bool {
+        self.0 == other.0
+    }
+}
+
 impl Files {
     /// A number that differs for other databases at the same path.
     pub(super) fn number(&self) -> u64 {
-        self.0[MAIN].as_ref().map_or(0, |file| file.inode)
+        self.0[MAIN]
+            .as_ref()
+            .map_or(0, |file| file.inode.rotate_left(32) ^ self.1)
     }
 
     pub(super) fn has_main(&self) -> bool {
@@ -189,5 +206,22 @@ impl Files {
 
     pub(super) fn has_same_main(&self, other: &Files) -> bool {
         self.0[MAIN] == other.0[MAIN]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_the_inode_of_another_has_another_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::of(folder.path().join("store.db"));
+        fs::write(paths.main(), "first").unwrap();
+        let files = paths.look();
+        fs::write(paths.main(), "second").unwrap();
+        assert_eq!((paths.look(), paths.look().number()), (files.clone(), files.number()));
+        let later = Files(files.0.clone(), files.1 + 1);
+        assert_ne!(later.number(), files.number());
     }
 }
