@@ -22,8 +22,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
-use crossbeam_channel::never;
+use common::{eventually, pass, within};
 use host::{Host, json, socket};
 use process::{LIMIT, Process, tablecast};
 use random::Random;
@@ -49,10 +48,6 @@ fn strength() -> (u64, Duration) {
     }
 }
 
-fn pause(time: Duration) {
-    let _ = never::<()>().recv_timeout(time);
-}
-
 /// Ends the attacks when it is dropped, also by a failure.
 struct Attack<'a>(&'a AtomicBool);
 
@@ -74,7 +69,7 @@ fn repeat(is_over: &AtomicBool, rate: u64, mut strike: impl FnMut()) {
             strike();
             done += 1;
         }
-        pause(Duration::from_millis(1));
+        pass(Duration::from_millis(1));
     }
 }
 
@@ -387,7 +382,7 @@ fn hostile_peers_do_no_harm() {
             rows.put("0", &number).unwrap();
         });
         // Who first hears the writer in the middle of its numbers may be asked to read the store, a second later at most.
-        pause(Duration::from_secs(3));
+        pass(Duration::from_secs(3));
         while watch.line_by(Instant::now()).is_some() {}
         let mut costs = [
             Cost::of("the service", &host.service),
@@ -450,7 +445,7 @@ fn hostile_peers_do_no_harm() {
                 copies.iter_mut().for_each(|copy| _ = copy.read());
                 syncs.extend(read_syncs(&mut watch));
                 costs.iter_mut().for_each(Cost::look);
-                pause(Duration::from_millis(20));
+                pass(Duration::from_millis(20));
             }
             // Still under attack.
             let stored = node.store().unwrap();

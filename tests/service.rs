@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, free_port, signal, within};
+use common::{eventually, free_port, pass, signal, within};
 use reexec::Process;
-use rig::{LONG, Rig, pass, quickly, send, update};
+use rig::{LONG, Rig, quickly, send, update};
 use tablecast::config::JoinFrames;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;

@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{eventually, within};
+use common::{eventually, pass, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
 use reexec::Process;
-use rig::{LONG, Rig, pass, update};
+use rig::{LONG, Rig, update};
 use tablecast::monitor::{Monitor, MonitorOptions};
 use tablecast::{Config, Drivers, Node, Topic, failed_threads};
 

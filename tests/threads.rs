@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{eventually, hook, within};
+use common::{eventually, hook, pass, within};
 use crossbeam_channel::Receiver;
-use rig::{LONG, Rig, pass, send};
+use rig::{LONG, Rig, send};
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::transport::{Driver, Inbound, Outbound, Received, Waiter, WaiterAndWake, Wake};
 use tablecast::{Error, ErrorHook, ErrorKind, Publisher, PublisherOptions, Result, Service, ServiceOptions, Topic};

@@ -85,13 +85,16 @@ impl Stopwatch {
 
     #[track_caller]
     pub(crate) fn assert_within(&self, limit: Duration, what: &str) {
+        self.check(limit, what).unwrap_or_else(|late| panic!("{late}"));
+    }
+
+    /// As [`Stopwatch::assert_within`], for a callback, whose panics are caught.
+    pub(crate) fn check(&self, limit: Duration, what: &str) -> Result<(), String> {
         let took = self.0.elapsed();
         let most = Stopwatch::MOST_LOST.min(4 * limit);
         let lost = waited("cpu").saturating_sub(self.1).min(most);
-        assert!(
-            took <= limit + lost,
-            "{what} took {took:?}; a busy machine may have taken {lost:?}"
-        );
+        let late = || format!("{what} took {took:?}; a busy machine may have taken {lost:?}");
+        if took <= limit + lost { Ok(()) } else { Err(late()) }
     }
 }
 
@@ -100,8 +103,13 @@ pub(crate) fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "not true within {limit:?}");
-        let _ = never::<()>().recv_timeout(Duration::from_millis(1));
+        pass(Duration::from_millis(1));
     }
+}
+
+/// Sleeps, where passing time is what is tested.
+pub(crate) fn pass(time: Duration) {
+    let _ = never::<()>().recv_timeout(time);
 }
 
 /// A hook, and the errors that it is called with.

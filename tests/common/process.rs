@@ -73,13 +73,25 @@ impl Process {
 
     /// As [`Process::start`], with another stdin.
     pub(crate) fn start_reading(mut command: Command, stdin: Stdio) -> Process {
-        let piped = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin);
+        Process::spawn(command, Stdio::piped())
+    }
+
+    /// As [`Process::start`], with another stdout.
+    pub(crate) fn start_writing(mut command: Command, stdout: impl Into<Stdio>) -> Process {
+        command.stdin(Stdio::null());
+        Process::spawn(command, stdout.into())
+    }
+
+    /// The command is dropped, which would keep its ends of the pipes open.
+    fn spawn(mut command: Command, stdout: Stdio) -> Process {
+        let piped = command.stdout(stdout).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         Process {
             child,
             stdin,
-            stdout: lines(stdout.unwrap()),
+            stdout: stdout.map_or_else(|| unbounded().1, lines),
             stderr: lines(stderr.unwrap()),
             said: Vec::new(),
         }
@@ -164,6 +176,11 @@ impl Process {
         let said = drain(&self.stderr, deadline);
         self.said.extend(said);
         let stdout = drain(&self.stdout, deadline);
+        // It may have closed its output before its end.
+        while self.is_running() {
+            assert!(Instant::now() < deadline, "still running; it wrote {:#?}", self.said);
+            crate::common::pass(Duration::from_millis(1));
+        }
         let code = self.child.wait().unwrap().code();
         End {
             code,
@@ -202,15 +219,10 @@ pub(crate) fn run(command: Command) -> End {
 }
 
 /// Runs it to its end, without a reader of its stdout.
-pub(crate) fn run_unread(mut command: Command) -> End {
+pub(crate) fn run_unread(command: Command) -> End {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = command.stdin(Stdio::null()).stdout(writer).output().unwrap();
-    End {
-        code: output.status.code(),
-        stdout: Vec::new(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Process::start_writing(command, writer).end()
 }
 
 /// Asserts an exit code, nothing on stdout, and one line on stderr that contains all of `named`.

@@ -5,6 +5,25 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Calls `write` with 0, 1, .. until the input of this process is closed. The body of a process that writes.
+pub(crate) fn until_input_ends(mut write: impl FnMut(u64)) {
+    let ended = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&ended);
+    let wait = move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        set.store(true, Ordering::Relaxed);
+    };
+    std::thread::Builder::new().spawn(wait).unwrap();
+    for number in 0.. {
+        write(number);
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
 
 /// A process that is killed when this is dropped.
 pub(crate) struct Process {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, never, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
 use tablecast::{
@@ -103,11 +103,6 @@ pub(crate) fn update(key: &str) -> DbUpdate {
 
 pub(crate) fn send(publisher: &Publisher, name: &str, key: &str) {
     publisher.send_event(&update(key).topic(topic(name))).unwrap();
-}
-
-/// Sleeps, where passing time is what is tested.
-pub(crate) fn pass(time: Duration) {
-    let _ = never::<()>().recv_timeout(time);
 }
 
 /// Runs `body` and fails if it takes longer than `limit`, on an idle machine.

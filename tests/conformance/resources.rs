@@ -7,27 +7,25 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TryRecvError;
 
 use crate::Setup;
-use crate::common::eventually;
-use crate::rig::{LONG, pass, send, topic};
+use crate::common::{eventually, pass};
+use crate::rig::{LONG, quickly, send, topic};
 
 /// Time from a command to an idle subscriber until it is in force, through the publisher and back.
 pub(crate) fn wakes_promptly(driver: &str, setup: fn() -> Setup) {
     let setup = setup();
     let (_publisher, rig) = setup.pair(&["D"]);
-    let mut waits: Vec<_> = (0..21)
-        .map(|number| {
-            // Idle again: the publisher's keeper has stopped ticking, and all threads sleep.
-            pass(Duration::from_millis(15));
-            let start = Instant::now();
-            rig.subscriber.register_topic(&topic(&format!("t{number}"))).unwrap();
-            rig.subscriber.wait_live(LONG).unwrap();
-            start.elapsed()
-        })
-        .collect();
+    let wait = |number| {
+        // Idle again: the publisher's keeper has stopped ticking, and all threads sleep.
+        pass(Duration::from_millis(15));
+        let start = Instant::now();
+        rig.subscriber.register_topic(&topic(&format!("t{number}"))).unwrap();
+        rig.subscriber.wait_live(LONG).unwrap();
+        start.elapsed()
+    };
+    let mut waits: Vec<_> = quickly(Duration::from_secs(1), "21 commands", || (0..21).map(wait).collect());
     waits.sort_unstable();
     let (median, worst) = (waits[10], waits[20]);
     println!("{driver}: a command is in force after {median:?} (median), {worst:?} (worst)");
-    assert!(median < Duration::from_millis(50), "median {median:?}");
 }
 
 pub(crate) fn idles_without_work(driver: &str, setup: fn() -> Setup) {

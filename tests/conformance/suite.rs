@@ -11,8 +11,8 @@ use tablecast::transport::Outbound;
 use tablecast::{DbUpdate, ErrorKind, Publisher, PublisherOptions, SyncReason};
 
 use crate::Setup;
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
+use crate::common::{eventually, pass, within};
+use crate::rig::{LONG, Rig, quickly, send, topic, update};
 
 /// Held exclusively by cases that measure the process.
 static ALONE: RwLock<()> = RwLock::new(());

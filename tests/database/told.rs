@@ -18,10 +18,10 @@ use tablecast::{
     ServiceOptions, Store, Topic,
 };
 
-use crate::common::{eventually, free_port, side_by_side, within};
+use crate::common::{eventually, free_port, pass, side_by_side, within};
 use crate::front::pass_on;
 use crate::proxy::Proxy;
-use crate::rig::{LONG, Rig, pass, topic, update};
+use crate::rig::{LONG, Rig, topic, update};
 use crate::{Opened, memory_store, sqlite_store};
 
 const TABLE: &str = "t";

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::within;
 use crossbeam_channel::never;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -551,115 +552,121 @@ fn a_sync_event_wakes_an_idle_receiver_once() {
 
 #[test]
 fn block_loses_nothing_and_keeps_each_senders_order() {
-    const SENDERS: u8 = 3;
-    const EACH: u64 = 4000;
-    let (sender, mut receiver) = bounded(options(8, Overflow::Block));
-    let stats = sender.clone();
-    let mut next = [0; SENDERS as usize];
-    thread::scope(|scope| {
-        for key in 0..SENDERS {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                let updates: Vec<DbUpdate> = (0..EACH).map(|number| plain(key, number)).collect();
-                let mut rest = &updates[..];
-                for size in (1..20).cycle() {
-                    let (batch, others) = rest.split_at(size.min(rest.len()));
-                    push(&sender, batch.to_vec());
-                    rest = others;
-                    if rest.is_empty() {
-                        return;
+    within(PATIENCE, || {
+        const SENDERS: u8 = 3;
+        const EACH: u64 = 4000;
+        let (sender, mut receiver) = bounded(options(8, Overflow::Block));
+        let stats = sender.clone();
+        let mut next = [0; SENDERS as usize];
+        thread::scope(|scope| {
+            for key in 0..SENDERS {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    let updates: Vec<DbUpdate> = (0..EACH).map(|number| plain(key, number)).collect();
+                    let mut rest = &updates[..];
+                    for size in (1..20).cycle() {
+                        let (batch, others) = rest.split_at(size.min(rest.len()));
+                        push(&sender, batch.to_vec());
+                        rest = others;
+                        if rest.is_empty() {
+                            return;
+                        }
                     }
-                }
-            });
-        }
-        drop(sender);
-        let mut left = u64::from(SENDERS) * EACH;
-        while left > 0 {
-            receiver.accept(receiver.channel().recv_timeout(PATIENCE).expect("a wake-up was lost"));
-            while let Some(event) = receiver.pop(Instant::now()) {
-                let Event::Update(update) = event else {
-                    panic!("{event:?}")
-                };
-                assert!(stats.stats().depth <= 8);
-                let next = &mut next[update.key.parse::<usize>().unwrap()];
-                assert_eq!(number(&update), *next);
-                *next += 1;
-                left -= 1;
+                });
             }
-        }
+            drop(sender);
+            let mut left = u64::from(SENDERS) * EACH;
+            while left > 0 {
+                receiver.accept(receiver.channel().recv_timeout(PATIENCE).expect("a wake-up was lost"));
+                while let Some(event) = receiver.pop(Instant::now()) {
+                    let Event::Update(update) = event else {
+                        panic!("{event:?}")
+                    };
+                    assert!(stats.stats().depth <= 8);
+                    let next = &mut next[update.key.parse::<usize>().unwrap()];
+                    assert_eq!(number(&update), *next);
+                    *next += 1;
+                    left -= 1;
+                }
+            }
+        });
+        assert_eq!(next, [EACH; SENDERS as usize]);
     });
-    assert_eq!(next, [EACH; SENDERS as usize]);
 }
 
 #[test]
 fn coalescing_between_threads_ends_with_the_newest_state() {
-    const LAST: u64 = 20_000;
-    let (sender, mut receiver) = bounded(options(16, Overflow::Coalesce));
-    let stats = sender.clone();
-    let mut newest = [0; 6];
-    thread::scope(|scope| {
-        for half in 0..2u8 {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                for number in 1..=LAST {
-                    push(&sender, (0..3).map(|key| plain(3 * half + key, number)).collect());
-                }
-            });
-        }
-        while newest != [LAST; 6] {
-            receiver.accept(receiver.channel().recv_timeout(PATIENCE).expect("a wake-up was lost"));
-            while let Some(event) = receiver.pop(Instant::now()) {
-                let Event::Update(update) = event else {
-                    panic!("{event:?}")
-                };
-                let newest = &mut newest[update.key.parse::<usize>().unwrap()];
-                assert!(number(&update) > *newest);
-                *newest = number(&update);
+    within(PATIENCE, || {
+        const LAST: u64 = 20_000;
+        let (sender, mut receiver) = bounded(options(16, Overflow::Coalesce));
+        let stats = sender.clone();
+        let mut newest = [0; 6];
+        thread::scope(|scope| {
+            for half in 0..2u8 {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    for number in 1..=LAST {
+                        push(&sender, (0..3).map(|key| plain(3 * half + key, number)).collect());
+                    }
+                });
             }
-        }
+            while newest != [LAST; 6] {
+                receiver.accept(receiver.channel().recv_timeout(PATIENCE).expect("a wake-up was lost"));
+                while let Some(event) = receiver.pop(Instant::now()) {
+                    let Event::Update(update) = event else {
+                        panic!("{event:?}")
+                    };
+                    let newest = &mut newest[update.key.parse::<usize>().unwrap()];
+                    assert!(number(&update) > *newest);
+                    *newest = number(&update);
+                }
+            }
+        });
+        assert_eq!((stats.stats().depth, stats.stats().dropped), (0, 0));
     });
-    assert_eq!((stats.stats().depth, stats.stats().dropped), (0, 0));
 }
 
 #[test]
 fn stop_and_a_gone_receiver_end_the_wait_for_space() {
-    let (sender, receiver) = bounded(options(2, Overflow::Block));
-    let (stop, stopped) = crossbeam_channel::bounded(1);
-    let mut updates: Vec<DbUpdate> = (1..6).map(|n| plain(1, n)).collect();
-    stop.send(()).unwrap();
-    assert_eq!(
-        sender.push(&mut updates, &stopped).unwrap_err().kind(),
-        ErrorKind::Stopped
-    );
-    assert_eq!(updates.iter().map(number).collect::<Vec<_>>(), [3, 4, 5]);
-    assert_eq!(stopped.len(), 1);
+    within(PATIENCE, || {
+        let (sender, receiver) = bounded(options(2, Overflow::Block));
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let mut updates: Vec<DbUpdate> = (1..6).map(|n| plain(1, n)).collect();
+        stop.send(()).unwrap();
+        assert_eq!(
+            sender.push(&mut updates, &stopped).unwrap_err().kind(),
+            ErrorKind::Stopped
+        );
+        assert_eq!(updates.iter().map(number).collect::<Vec<_>>(), [3, 4, 5]);
+        assert_eq!(stopped.len(), 1);
 
-    thread::scope(|scope| {
-        let (begins, begun) = crossbeam_channel::unbounded();
-        let waiters = [(); 3].map(|()| {
-            let (sender, begins) = (sender.clone(), begins.clone());
-            scope.spawn(move || {
-                begins.send(()).unwrap();
-                sender.push(&mut vec![plain(1, 9)], &never()).unwrap_err().kind()
-            })
+        thread::scope(|scope| {
+            let (begins, begun) = crossbeam_channel::unbounded();
+            let waiters = [(); 3].map(|()| {
+                let (sender, begins) = (sender.clone(), begins.clone());
+                scope.spawn(move || {
+                    begins.send(()).unwrap();
+                    sender.push(&mut vec![plain(1, 9)], &never()).unwrap_err().kind()
+                })
+            });
+            for _ in &waiters {
+                begun.recv().unwrap();
+            }
+            // The senders now wait or are about to; both must end.
+            (0..1000).for_each(|_| thread::yield_now());
+            drop(receiver);
+            for waiter in waiters {
+                assert_eq!(waiter.join().unwrap(), ErrorKind::Stopped);
+            }
         });
-        for _ in &waiters {
-            begun.recv().unwrap();
-        }
-        // The senders now wait or are about to; both must end.
-        (0..1000).for_each(|_| thread::yield_now());
+        let (sender, receiver) = bounded(QueueOptions::default());
         drop(receiver);
-        for waiter in waiters {
-            assert_eq!(waiter.join().unwrap(), ErrorKind::Stopped);
-        }
+        assert_eq!(
+            sender.push(&mut vec![plain(1, 1)], &never()).unwrap_err().kind(),
+            ErrorKind::Stopped
+        );
+        sender.sync(SyncReason::Requested);
     });
-    let (sender, receiver) = bounded(QueueOptions::default());
-    drop(receiver);
-    assert_eq!(
-        sender.push(&mut vec![plain(1, 1)], &never()).unwrap_err().kind(),
-        ErrorKind::Stopped
-    );
-    sender.sync(SyncReason::Requested);
 }
 
 #[test]

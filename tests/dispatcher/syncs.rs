@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use tablecast::queue::QueueOptions;
 use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, SyncReason, Topic};
@@ -194,7 +194,7 @@ fn burst(dispatcher: &Dispatcher, workers: usize, store: &Versions, each: Durati
     let callback = move |update: &DbUpdate| {
         saw.send(update.version.unwrap_or(0)).unwrap();
         let _ = gate.recv();
-        let _ = never::<()>().recv_timeout(each);
+        pass(each);
     };
     dispatcher.on_update(callback).detach();
     push(dispatcher, (0..workers.max(1)).map(|_| store.write()));
@@ -217,7 +217,7 @@ fn a_full_queue_moves_while_more_comes_and_its_burst_is_told_once() {
             let stored = store.clone();
             let read_all = move |reason: &SyncReason| {
                 synced.send((reason.clone(), stored.read())).unwrap();
-                let _ = never::<()>().recv_timeout(Duration::from_millis(200));
+                pass(Duration::from_millis(200));
             };
             dispatcher.on_sync(read_all).detach();
             let (open, seen) = burst(&dispatcher, workers, &store, Duration::ZERO);

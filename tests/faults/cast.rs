@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::actor::{Actor, LIMIT, Part};
 use super::checker::PROGRAM;
+use super::common::pass;
 use super::history::{Event, Line, Log, Tail, Time, Told};
 use super::process::Process;
 use super::program::{Order, ProgramSpec, Report};
-use super::stage::{duration, pass, wait_for};
+use super::stage::{duration, wait_for};
 use super::writer::{self, Sent, WriterSpec};
 
 /// The publisher service as a process, killed when this is dropped.
@@ -253,10 +254,14 @@ impl Program {
         Log::append_to(&self.path).write(Event::Killed);
     }
 
-    /// Lets it log its end. Returns how long the drop of its subscriber took.
-    pub(crate) fn end(mut self) -> Duration {
-        let took = self.actor.ask(&Order::End);
+    /// Lets it log its end.
+    pub(crate) fn end(mut self) {
+        self.actor.ask::<()>(&Order::End);
         self.actor.end();
-        took
+    }
+
+    /// Ends the wait of its callback.
+    pub(crate) fn wake(&mut self) {
+        self.actor.ask::<()>(&Order::Wake);
     }
 }

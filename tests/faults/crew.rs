@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::actor::{Actor, Part};
 use super::cast::Service;
 use super::checker::{Tally, once};
-use super::common::free_port;
+use super::common::{free_port, pass};
 use super::history::{Event, History, Tail};
 use super::node::{self, NODE, NodeSpec};
 use super::proxy::{Proxy, Way};
 use super::server::{self, SERVER, ServerSpec};
-use super::stage::{Stage, listed, pass, wait_for};
+use super::stage::{Stage, listed, wait_for};
 use super::world::{Between, World};
 
 /// A server's process.

@@ -17,10 +17,11 @@ use tablecast::{DbUpdate, Dispatcher, DispatcherOptions, Error, Subscriber, Subs
 
 use super::actor;
 use super::checker::PROGRAM;
+use super::common::{Stopwatch, pass};
 use super::history::{Event, Log};
 use super::holdings;
 use super::registry::RegistrySpec;
-use super::stage::{STORE_TIMEOUT, pass};
+use super::stage::STORE_TIMEOUT;
 use super::store::{digest, open};
 use super::witness::{Witness, rows};
 
@@ -41,8 +42,8 @@ pub(crate) struct ProgramSpec {
     pub(crate) hello_interval: Duration,
     pub(crate) max_message_bytes: usize,
     pub(crate) workers: usize,
-    /// Callbacks for `chassis` panic, and the first one for `secgroup` takes this long.
-    pub(crate) trouble: Option<Duration>,
+    /// Callbacks for `chassis` panic, and the first one for `secgroup` waits for [`Order::Wake`].
+    pub(crate) trouble: bool,
 }
 
 /// Orders for a program, which answers each.
@@ -61,7 +62,9 @@ pub(crate) enum Order {
     Hears(Vec<String>),
     /// The addresses that it listens to, and which of them are live.
     Addresses,
-    /// Ends the subscriber, logs its end, and answers how long that took.
+    /// Ends the wait of the callback for `secgroup`.
+    Wake,
+    /// Ends the subscriber, which must be quick, and logs its end.
     End,
 }
 
@@ -94,6 +97,8 @@ struct Program {
     dispatcher: Dispatcher,
     /// Dropped to end the thread.
     stop: Sender<()>,
+    /// Likewise, to end the wait of a callback.
+    asleep: Option<Sender<()>>,
     watch: JoinHandle<()>,
 }
 
@@ -118,9 +123,7 @@ impl Program {
         dispatcher.on_update(update).detach();
         let on = Arc::clone(&witness);
         dispatcher.on_sync(move |reason: &SyncReason| on.sync(reason)).detach();
-        if let Some(asleep) = spec.trouble {
-            make_trouble(&dispatcher, asleep);
-        }
+        let asleep = spec.trouble.then(|| make_trouble(&dispatcher));
         let subscriber = Arc::new(subscriber(spec, &dispatcher));
         let (replica, tables) = replica(spec, &subscriber, &dispatcher, &witness);
         subscriber.daemonize().unwrap();
@@ -141,6 +144,7 @@ impl Program {
             subscriber,
             dispatcher,
             stop,
+            asleep,
             watch: std::thread::Builder::new().name("watch".into()).spawn(watch).unwrap(),
         }
     }
@@ -219,20 +223,20 @@ impl Program {
         }
     }
 
-    /// Drops the replica, the subscriber and the dispatcher. Returns how long that took.
-    fn end(self) -> (Duration, Arc<Witness>) {
+    /// Drops the replica, the subscriber and the dispatcher, which must be quick.
+    fn end(self) -> Arc<Witness> {
         self.come_to_rest();
         drop(self.stop);
         self.watch.join().unwrap();
         let coalesced = self.dispatcher.stats().queue.coalesced;
-        let start = Instant::now();
+        let start = Stopwatch::start();
         drop(self.discovery);
         drop(self.replica);
         drop(self.subscriber);
         drop(self.dispatcher);
-        let took = start.elapsed();
+        start.assert_within(Duration::from_secs(1), "stop");
         self.witness.settle(&self.tables, coalesced);
-        (took, self.witness)
+        self.witness
     }
 }
 
@@ -246,7 +250,7 @@ pub(crate) fn run(spec: &ProgramSpec) {
     let log = Log::append_to(&spec.folder.join(format!("{PROGRAM}{}", spec.name)));
     let before = holdings::now();
     log.note(Event::Before(before));
-    let program = Program::start(spec, log);
+    let mut program = Program::start(spec, log);
     actor::answer(&());
     for order in orders {
         match order {
@@ -261,26 +265,33 @@ pub(crate) fn run(spec: &ProgramSpec) {
             Order::LiveTopics => actor::answer(&program.live_topics()),
             Order::Addresses => actor::answer(&program.addresses()),
             Order::Hears(publishers) => actor::answer(&program.hears(&publishers)),
+            Order::Wake => {
+                program.asleep = None;
+                actor::answer(&());
+            }
             Order::End => {
-                let (took, witness) = program.end();
+                let witness = program.end();
                 witness.write(Event::After(holdings::come_back(before)));
-                return actor::answer(&took);
+                return actor::answer(&());
             }
         }
     }
 }
 
-fn make_trouble(dispatcher: &Dispatcher, asleep: Duration) {
+/// The callback waits until what this returns is dropped.
+fn make_trouble(dispatcher: &Dispatcher) -> Sender<()> {
     dispatcher
         .on_table("chassis", |_: &DbUpdate| panic!("as it was told to"))
         .detach();
+    let (wake, gate) = bounded::<()>(0);
     let slept = AtomicBool::new(false);
     let sleep = move |_: &DbUpdate| {
         if !slept.swap(true, Ordering::Relaxed) {
-            pass(asleep);
+            let _ = gate.recv_timeout(2 * actor::LIMIT);
         }
     };
     dispatcher.on_table("secgroup", sleep).detach();
+    wake
 }
 
 /// A replica that reports every change.

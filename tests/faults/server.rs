@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tablecast::{DbUpdate, Error, Listener, ListenerOptions, Store};
 
 use super::actor;
+use super::common::pass;
 use super::gate::{Gate, Gated};
 use super::history::{Event, Log, Status};
-use super::stage::pass;
 use super::world::{Parts, World};
 
 /// Beginning of the names of the servers' files.

@@ -7,7 +7,6 @@ use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::never;
 use parking_lot::{Condvar, Mutex};
 use tablecast::Store;
 use tempfile::TempDir;
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 use super::actor::LIMIT;
 use super::cast::{Program, Service, Writer};
 use super::checker::{Deadline, Figures, Histories, Violation};
-use super::common::{folder_in_memory, within};
+use super::common::{folder_in_memory, pass, within};
 use super::history::{Change, Event, History, Row, Time, micros, now};
 use super::process::tablecast;
 use super::program::ProgramSpec;
@@ -273,7 +272,7 @@ impl Stage {
             hello_interval: self.hello(),
             max_message_bytes: 16 << 20,
             workers: 0,
-            trouble: None,
+            trouble: false,
         }
     }
 
@@ -328,19 +327,11 @@ impl Stage {
     /// Ends the programs, and checks that no promise was broken; everything had to be there by `bound` after `quiet`.
     /// Prints the scenario's line.
     pub(crate) fn verdict(&self, quiet: Time, programs: Vec<Program>, figures: impl Display) -> Figures {
-        self.end(programs);
+        programs.into_iter().for_each(Program::end);
         let (violations, total) = self.judge(quiet);
         self.say(format!("{figures}; {total}"));
         assert!(violations.is_empty(), "{}: {}", self.name, listed(&violations));
         total
-    }
-
-    /// Ends the programs, which must be quick.
-    pub(crate) fn end(&self, programs: Vec<Program>) {
-        for program in programs {
-            let took = program.end();
-            assert!(took <= Duration::from_secs(1), "stop took {took:?}");
-        }
     }
 
     /// The checker's findings.
@@ -387,11 +378,6 @@ pub(crate) fn wait_for(limit: Duration, what: &str, mut condition: impl FnMut() 
         assert!(Instant::now() < deadline, "{what} within {limit:?}");
         pass(Duration::from_millis(5));
     }
-}
-
-/// Sleeps, where passing time is what is tested.
-pub(crate) fn pass(time: Duration) {
-    let _ = never::<()>().recv_timeout(time);
 }
 
 pub(crate) fn duration(time: Time) -> Duration {

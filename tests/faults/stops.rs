@@ -14,11 +14,11 @@ use tablecast::transport::Driver;
 use tablecast::{DbUpdate, Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions};
 
 use super::actor;
+use super::common::{Stopwatch, pass};
 use super::history::Held;
 use super::holdings;
 use super::random::Random;
 use super::rig::{Rig, topic, update};
-use super::stage::pass;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StopsSpec {
@@ -77,9 +77,13 @@ pub(crate) fn run(spec: &StopsSpec) {
     }
 }
 
+/// The bound of each stop and drop.
+const BOUND: Duration = Duration::from_secs(1);
+
 fn quickest<T>(longest: &mut Duration, end: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+    let (start, watch) = (Instant::now(), Stopwatch::start());
     let result = end();
+    watch.assert_within(BOUND, "a stop or drop");
     *longest = start.elapsed().max(*longest);
     result
 }
@@ -174,14 +178,14 @@ fn end_inside(rig: &Rig, longest: &mut Duration) {
     let (subscriber, dispatcher) = (Arc::downgrade(&rig.subscriber), rig.dispatcher.handle());
     let (done, took) = bounded(1);
     let end = move |_: &DbUpdate| {
-        let start = Instant::now();
+        let (start, watch) = (Instant::now(), Stopwatch::start());
         if let Some(subscriber) = subscriber.upgrade() {
             subscriber.stop();
         }
         dispatcher.stop();
-        let _ = done.try_send(start.elapsed());
+        let _ = done.try_send(watch.check(BOUND, "a stop in a callback").map(|()| start.elapsed()));
     };
     rig.dispatcher.on_update(end).detach();
-    let took = took.recv_timeout(actor::LIMIT).unwrap();
+    let took = took.recv_timeout(actor::LIMIT).unwrap().unwrap();
     *longest = took.max(*longest);
 }

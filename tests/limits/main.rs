@@ -14,9 +14,9 @@ mod watchers;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use common::{eventually, pass, within};
 use nix::time::{ClockId, clock_gettime};
-use rig::{LONG, Rig, pass, send, update};
+use rig::{LONG, Rig, send, update};
 use tablecast::codec::{MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::drivers::redis::{RedisDriver, RedisOptions};

@@ -8,9 +8,9 @@ use tablecast::drivers::memory::MemoryDriver;
 use tablecast::listener::LISTENERS;
 use tablecast::{Action, DbUpdate, ErrorKind, Listener, ListenerOptions, NotifierOptions, Topic};
 
-use crate::common::{eventually, hook, within};
+use crate::common::{eventually, hook, pass, within};
 use crate::program::{
-    World, counted, listening, no_claims_are_left, notifying, pass, redis_store, server, server_with, status,
+    World, counted, listening, no_claims_are_left, notifying, redis_store, server, server_with, status,
 };
 use crate::servers::Server;
 use crate::{LIMIT, LONG};

@@ -12,9 +12,9 @@ use tablecast::store::{Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions, Result, Store, Topic};
 
-use crate::common::{eventually, hook, within};
+use crate::common::{eventually, hook, pass, within};
 use crate::front::pass_on;
-use crate::program::{World, listening, no_claims_are_left, notifying, pass, server, server_with, status};
+use crate::program::{World, listening, no_claims_are_left, notifying, server, server_with, status};
 use crate::swap::Swap;
 use crate::{LIMIT, LONG};
 

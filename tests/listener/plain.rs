@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use tablecast::queue::Overflow;
 use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, ListenerOptions, NotifierOptions};
 
-use crate::common::{Stopwatch, eventually, hook, within};
+use crate::common::{Stopwatch, eventually, hook, pass, within};
 use crate::program::{
-    Program, World, at_most_once, counted, listening, no_claims_are_left, notifying, pass, server, server_with, status,
+    Program, World, at_most_once, counted, listening, no_claims_are_left, notifying, server, server_with, status,
 };
 use crate::{LIMIT, LONG};
 
@@ -273,7 +273,7 @@ fn turns_that_a_full_queue_drops_come_again() {
                 while !is_over.load(Ordering::SeqCst) {
                     let mut updates = vec![DbUpdate::new("other", "row", Action::Set)];
                     queue.push(&mut updates, &never()).unwrap();
-                    pass(Duration::from_micros(200));
+                    pass(Duration::from_micros(500));
                 }
             };
             let feeder = std::thread::Builder::new().spawn_scoped(scope, feed).unwrap();
@@ -298,16 +298,15 @@ fn a_stop_is_quick_at_any_moment_also_inside_the_handler() {
         let inside = Arc::clone(&slot);
         let listener = program.listener(listening(), move |_| {
             let listener: tablecast::Listener = inside.lock().unwrap().take().unwrap();
-            let start = Instant::now();
+            let start = Stopwatch::start();
             listener.stop();
-            let _ = done.send(start.elapsed());
+            let _ = done.send(start.check(Duration::from_millis(500), "stop"));
         });
         *slot.lock().unwrap() = Some(listener);
         let node = world.program(0);
         let notifier = node.notifier(notifying());
         notifier.notify(status(1)).unwrap();
-        let took = stopped.recv_timeout(LONG).unwrap();
-        assert!(took < Duration::from_millis(500), "{took:?}");
+        stopped.recv_timeout(LONG).unwrap().unwrap();
         // The running update is finished and acknowledged.
         notifier.flush(LONG).unwrap();
         eventually(LONG, || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::Driver;
@@ -15,7 +15,7 @@ use tablecast::{
 };
 
 use crate::LONG;
-use crate::common::{eventually, folder_in_memory, free_port};
+use crate::common::{eventually, folder_in_memory, free_port, pass};
 use crate::servers::Server;
 
 /// How programs reach each other.
@@ -311,11 +311,6 @@ pub(crate) fn counted(keys: impl IntoIterator<Item = String>) -> BTreeMap<String
         *counts.entry(key).or_insert(0) += 1;
     }
     counts
-}
-
-/// Sleeps, where passing time is what is tested.
-pub(crate) fn pass(time: Duration) {
-    let _ = never::<()>().recv_timeout(time);
 }
 
 /// A Redis server as a store whose calls have this time limit.

@@ -12,8 +12,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use tablecast::registry::Member;
 use tablecast::{Config, Error, ErrorKind, ListenerOptions, Notifier, NotifierOptions, Stores, Topic};
 
-use crate::common::{eventually, within};
-use crate::program::{Program, World, no_claims_are_left, no_claims_are_left_but_of, pass, status, to_toml};
+use crate::common::{eventually, pass, within};
+use crate::program::{Program, World, no_claims_are_left, no_claims_are_left_but_of, status, to_toml};
 use crate::reexec::Process;
 use crate::{LIMIT, LONG};
 

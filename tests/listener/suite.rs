@@ -77,7 +77,7 @@ fn who_comes_takes_a_share_and_who_stops_hands_over(world: &World) {
             assert!(Instant::now() < deadline);
             notifier.notify(status(sent)).unwrap();
             sent += 1;
-            crate::program::pass(Duration::from_millis(1));
+            crate::common::pass(Duration::from_millis(1));
         }
     };
     send_until(&|| first.seen.len() > 20);

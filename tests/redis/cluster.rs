@@ -262,7 +262,7 @@ fn a_node_is_thrown_out() {
         });
         rig.subscriber.wait_live(LONG).unwrap();
         // The publisher that was there notices before it publishes in vain.
-        crate::rig::pass(2 * crate::BEAT);
+        crate::common::pass(2 * crate::BEAT);
         for publisher in &publishers {
             send(publisher, "D", "after");
             assert_eq!(rig.next_key(), "after");
@@ -296,7 +296,7 @@ fn a_user_may_not_ask_for_the_cluster() {
         rig.listen(&["D"], &cluster.addresses());
         let publisher = publisher(&driver);
         for key in ["1", "2", "3"] {
-            crate::rig::pass(2 * crate::BEAT);
+            crate::common::pass(2 * crate::BEAT);
             rig.only(key, || send(&publisher, "D", key));
         }
         syncs(&rig, &["connected"]);

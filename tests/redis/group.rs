@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::eventually;
+use crate::common::{eventually, pass};
 use crate::proxy::{Fault, Proxy};
-use crate::rig::pass;
 use crate::servers::Server;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tablecast::{ErrorKind, Publisher, PublisherOptions, SubscriberOptions};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::proxy::{Fault, Proxy};
-use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
+use crate::rig::{LONG, Rig, quickly, send, topic, update};
 use crate::servers::Server;
 use crate::{BEAT, SECOND, SILENCE, driver, hasty, publisher, start, subscriber, syncs, told_with, with};
 

@@ -14,8 +14,8 @@ use tablecast::{
     SyncReason, Topic,
 };
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, pass};
+use crate::common::{eventually, pass, within};
+use crate::rig::{LONG, Rig};
 use crate::servers::Cluster;
 use crate::store::{default_store, is_outage};
 use crate::store_cluster::tables;

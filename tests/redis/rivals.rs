@@ -5,8 +5,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tablecast::{AddressState, ErrorKind, PublisherOptions, Store, Topic};
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, pass, send, update};
+use crate::common::{eventually, pass, within};
+use crate::rig::{LONG, send, update};
 use crate::servers::Server;
 use crate::store::store;
 use crate::{BEAT, SECOND, driver, publisher, start, syncs, told};

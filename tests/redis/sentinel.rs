@@ -8,11 +8,11 @@ use tablecast::config::{Config, Secret, Source};
 use tablecast::drivers::redis::RedisOptions;
 use tablecast::{AddressState, Database, DatabaseOptions, ErrorKind, Node, Publisher, PublisherOptions, Store, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::group::{Group, Outage};
 use crate::lateness::Lateness;
 use crate::programs::{Log, Reader, STEADY, read, write};
-use crate::rig::{LONG, pass, send, update};
+use crate::rig::{LONG, send, update};
 use crate::servers::Server;
 use crate::store::{default_store, is_outage, store, store_with};
 use crate::{SECOND, driver, options, publisher, start, subscriber, told, with};

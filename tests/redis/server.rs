@@ -9,8 +9,8 @@ use tablecast::config::{Config, Source};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{AddressState, DbUpdate, ErrorKind, Node, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
+use crate::common::{Stopwatch, eventually, pass, within};
+use crate::rig::{LONG, Rig, quickly, send, topic, update};
 use crate::servers::Server;
 use crate::{
     SECOND, SILENCE, driver, hasty, listening, options, publisher, start, subscriber, syncs, told, told_with, wary,
@@ -117,12 +117,20 @@ fn a_publisher_that_was_idle_notices_a_restart() {
     });
 }
 
+/// For a subscriber whose driver notices a silence first. It reports the loss within a part of this.
+fn unhurried() -> SubscriberOptions {
+    SubscriberOptions {
+        hello_interval: wary().heartbeat_timeout + SECOND / 2,
+        ..SubscriberOptions::default()
+    }
+}
+
 /// The server takes the message but does not confirm it, so it may be published.
 #[test]
 fn a_server_that_hangs_is_noticed_on_both_ends() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = with(&server.address(), hasty());
+        let driver = with(&server.address(), wary());
         // A question about the server's health, or a hello, would notice before the message.
         let mut trusting = hasty();
         trusting.heartbeat_interval = LONG;
@@ -131,15 +139,14 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&*with(&server.address(), trusting), quiet).unwrap();
-        let (rig, errors) = told_with(&driver, SubscriberOptions::default());
+        let (rig, errors) = told_with(&driver, unhurried());
         rig.listen(&["D"], &server.address());
         rig.only("1", || send(&publisher, "D", "1"));
         syncs(&rig, &["connected"]);
         server.hang();
-        let start = Instant::now();
-        let error = publisher.send_event(&update("2")).unwrap_err();
+        let sent = quickly(4 * SECOND, "send", || publisher.send_event(&update("2")));
+        let error = sent.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
-        assert!(start.elapsed() < 4 * SECOND);
         let error = publisher.send_event(&update("3")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         syncs(&rig, &["address-lost"]);
@@ -164,16 +171,20 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
 fn silence_is_noticed_within_the_heartbeat_timeout() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = with(&server.address(), hasty());
-        let rig = Rig::new(&driver);
+        let options = wary();
+        let silence = options.heartbeat_timeout;
+        let driver = with(&server.address(), options);
+        let rig = Rig::with(&driver, unhurried(), QueueOptions::default());
         rig.listen(&["D"], &server.address());
         syncs(&rig, &["connected"]);
         server.hang();
         let start = Instant::now();
-        syncs(&rig, &["address-lost"]);
+        quickly(silence + unhurried().hello_interval, "noticing", || {
+            syncs(&rig, &["address-lost"]);
+        });
         let took = start.elapsed();
         println!("a hung server is noticed after {took:?}");
-        assert!(took < SILENCE + SECOND, "{took:?}");
+        assert!(took > silence / 2, "{took:?}");
         quickly(SECOND, "stop", || rig.subscriber.stop());
     });
 }
@@ -184,13 +195,15 @@ fn a_busy_subscriber_keeps_its_connection() {
     within(LIMIT, || {
         let server = Server::start();
         let publisher = publisher(&driver(&server.address()));
-        let driver = with(&server.address(), hasty());
+        let options = wary();
+        let silence = options.heartbeat_timeout;
+        let driver = with(&server.address(), options);
         let queue = QueueOptions {
             capacity: 4,
             overflow: Overflow::Block,
             ..QueueOptions::default()
         };
-        let rig = Rig::with(&driver, SubscriberOptions::default(), queue);
+        let rig = Rig::with(&driver, unhurried(), queue);
         let (block, blocked) = crossbeam_channel::bounded::<()>(0);
         let guard = rig.dispatcher.on_table("row", move |_: &tablecast::DbUpdate| {
             let _ = blocked.recv();
@@ -199,7 +212,7 @@ fn a_busy_subscriber_keeps_its_connection() {
         for number in 0..1000 {
             send(&publisher, "D", &number.to_string());
         }
-        pass(3 * SILENCE);
+        pass(silence + SECOND);
         drop(block);
         for _ in 0..1000 {
             rig.next();
@@ -291,6 +304,7 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
         };
         let other = publisher(&driver);
         let mut times = Vec::new();
+        let watch = Stopwatch::start();
         for number in 0..100 {
             let name = format!("topic{number}");
             let start = Instant::now();
@@ -299,6 +313,7 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
             times.push(start.elapsed());
             send(&other, &name, &name);
         }
+        watch.assert_within(5 * SECOND, "a hundred topics");
         drop(sender.1);
         let steady: usize = sender.0.join().unwrap();
         send(&other, "D", "last");
@@ -319,8 +334,6 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
             "a topic was in force after {:?}, {:?} at worst, beside {steady} messages",
             times[50], times[99]
         );
-        // A busy machine may make some wait.
-        assert!(times[50] < Duration::from_millis(50), "{times:?}");
         syncs(&rig, &["connected"]);
     });
 }

@@ -11,10 +11,10 @@ use tablecast::store::{Announcement, StoreOptions, TableVersion, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Action, Database, DatabaseOptions, Error, ErrorKind, Store, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::proxy::{Fault, Proxy};
 use crate::reexec::Process;
-use crate::rig::{LONG, pass, quickly, topic};
+use crate::rig::{LONG, quickly, topic};
 use crate::servers::Server;
 use crate::{SECOND, driver, hasty, options, publisher, subscriber};
 

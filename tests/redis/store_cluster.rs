@@ -9,8 +9,8 @@ use tablecast::drivers::redis::RedisOptions;
 use tablecast::{Error, ErrorKind, Store, Topic};
 
 use crate::cluster::calm;
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, pass};
+use crate::common::{eventually, pass, within};
+use crate::rig::{LONG, Rig};
 use crate::servers::{Cluster, Server};
 use crate::store::{announce, default_store, is_outage, store, store_with};
 use crate::{SECOND, options, syncs};

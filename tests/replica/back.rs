@@ -67,9 +67,7 @@ fn a_monitor_of_several_topics_is_no_store_that_went_back() {
         });
         let table = replica.raw_table("t").unwrap();
         replica.wait_synced(LONG).unwrap();
-        world.subscriber.wait_live(LONG).unwrap();
-        // The check that a live address causes, at a random moment of a second, is over.
-        crate::rig::pass(Duration::from_millis(1_200));
+        world.come_to_rest([&replica]);
         world.store.delete("t", "k").unwrap();
         world.store.set("t", "m", "2").unwrap();
         let second = monitor();

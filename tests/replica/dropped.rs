@@ -91,9 +91,7 @@ fn a_row_that_is_skipped_is_dropped_without_the_lock() {
         assert!(matches!(called.recv_timeout(LONG), Ok(RowChange::Added { .. })));
         go_on.send(()).unwrap();
         replica.wait_synced(LONG).unwrap();
-        world.subscriber.wait_live(LONG).unwrap();
-        // The check that a live address causes, at a random moment of a second, is over.
-        crate::rig::pass(Duration::from_millis(1_200));
+        world.come_to_rest([&replica]);
         Row::wake(&table);
         // An update, whose handler waits; then the store is read.
         let two = Row::text("two");

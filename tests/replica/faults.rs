@@ -112,7 +112,7 @@ impl Program {
                 "{:?}\n{wanted:?}\n{stats:?}",
                 held(&self.table)
             );
-            crate::rig::pass(Duration::from_millis(20));
+            crate::common::pass(Duration::from_millis(20));
         }
     }
 }
@@ -156,7 +156,7 @@ fn an_undo_that_comes_late_is_not_missed() {
             });
             let lock = rusqlite::Connection::open(folder.path().join("rows.db")).unwrap();
             lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-            crate::rig::pass(Duration::from_secs(3));
+            crate::common::pass(Duration::from_secs(3));
             lock.execute_batch("ROLLBACK").unwrap();
             write.join().unwrap().unwrap_err();
             never += u32::from(reader.get("t", "k", None).unwrap().value == format!("never {round}"));
@@ -204,13 +204,13 @@ fn a_service_that_is_killed_under_load_leaves_nothing_wrong() {
             std::thread::Builder::new().spawn(write).unwrap()
         });
         for _ in 0..2 {
-            crate::rig::pass(Duration::from_secs(1));
+            crate::common::pass(Duration::from_secs(1));
             service.signal("KILL");
             drop(service);
-            crate::rig::pass(Duration::from_secs(1));
+            crate::common::pass(Duration::from_secs(1));
             service = serve(folder.path(), port);
         }
-        crate::rig::pass(Duration::from_secs(1));
+        crate::common::pass(Duration::from_secs(1));
         is_over.store(true, Ordering::Relaxed);
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         let store = open(folder.path());

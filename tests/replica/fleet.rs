@@ -83,8 +83,7 @@ fn a_fleet_spreads_and_reads_what_it_misses() {
         let replicas: Vec<_> = (0..REPLICAS).map(|_| world.replica(options())).collect();
         let tables: Vec<_> = replicas.iter().map(|it| it.raw_table("t").unwrap()).collect();
         replicas.iter().for_each(|it| it.wait_synced(LONG).unwrap());
-        // Events about the start of the publisher are over.
-        crate::rig::pass(Duration::from_millis(1_500));
+        world.come_to_rest(&replicas);
         let checks = || replicas.iter().map(|it| it.stats().checks).sum::<u64>();
 
         *store.others.lock() = 0;

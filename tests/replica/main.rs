@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use common::eventually;
 use crossbeam_channel::never;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
@@ -33,7 +34,7 @@ use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::Driver;
 use tablecast::{
     Database, DatabaseOptions, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Store, Subscriber,
-    SubscriberOptions, Topic,
+    SubscriberOptions, SyncReason, Topic,
 };
 
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -93,6 +94,18 @@ impl World {
     /// Queues an update that nobody publishes.
     pub(crate) fn push(&self, update: DbUpdate) {
         self.dispatcher.queue().push(&mut vec![update], &never()).unwrap();
+    }
+
+    /// Waits until the checks that a live address causes, each at a random moment of a second, are over.
+    pub(crate) fn come_to_rest<'a>(&self, replicas: impl IntoIterator<Item = &'a Replica>) {
+        self.subscriber.wait_live(LONG).unwrap();
+        let counted: Vec<_> = replicas.into_iter().map(|it| (it, it.stats().checks)).collect();
+        // It comes after the event of that address.
+        self.dispatcher.queue().sync(SyncReason::Requested);
+        for (replica, before) in counted {
+            eventually(LONG, || replica.stats().checks > before);
+            replica.wait_current(LONG).unwrap();
+        }
     }
 
     pub(crate) fn replica(&self, options: ReplicaOptions) -> Replica {

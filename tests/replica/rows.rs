@@ -378,7 +378,7 @@ fn handlers_come_while_rows_change() {
             let mut handlers = Vec::new();
             for _ in 0..20 {
                 handlers.push(Told::of(&table));
-                crate::rig::pass(Duration::from_millis(20));
+                crate::common::pass(Duration::from_millis(20));
                 // Changing rows are read again too.
                 replica.remove_topic(&topic("b"));
                 replica.add_topic(&topic("b")).unwrap();

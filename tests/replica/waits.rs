@@ -69,7 +69,7 @@ fn staleness_is_the_age_of_a_proof() {
         replica.raw_table("t").unwrap();
         replica.wait_synced(LONG).unwrap();
         let before = Instant::now();
-        crate::rig::pass(Duration::from_millis(50));
+        crate::common::pass(Duration::from_millis(50));
         eventually(LONG, || replica.staleness(&topic("a")).unwrap() < before.elapsed());
         assert_eq!(replica.staleness(&topic("b")), None);
     });
@@ -118,9 +118,7 @@ fn updates_without_a_version_make_their_rows_be_read() {
         });
         let table = replica.raw_table("t").unwrap();
         replica.wait_synced(LONG).unwrap();
-        world.subscriber.wait_live(LONG).unwrap();
-        // The check that a live address causes, at a random moment of a second, is over.
-        crate::rig::pass(Duration::from_millis(1_200));
+        world.come_to_rest([&replica]);
         let tell = |action| {
             let update = DbUpdate::new("t", "k", action).topic(topic("a"));
             world.database.publisher().send_event(&update).unwrap();

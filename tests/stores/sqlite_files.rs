@@ -15,7 +15,7 @@ use tablecast::stores::sqlite::SqliteStore;
 use tablecast::{Error, ErrorKind, Result, Store, Topic};
 
 use crate::common::within;
-use crate::reexec::Process;
+use crate::reexec::{Process, until_input_ends};
 use crate::sqlite::open;
 use crate::suite::{assert_kind, keys};
 
@@ -194,23 +194,11 @@ fn writer() {
     let Some(path) = path_of_child().filter(|path| path.is_file()) else {
         return;
     };
-    let ended = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&ended);
-    let wait = move || {
-        let _ = std::io::stdin().read(&mut [0]);
-        set.store(true, Ordering::Relaxed);
-    };
-    std::thread::Builder::new().spawn(wait).unwrap();
     let store = open(&path).unwrap();
-    for number in 0.. {
-        match create(&store, &format!("w{number}")) {
-            Ok(_) => println!("created w{number}"),
-            Err(e) => println!("failed {:?} {e}", e.kind()),
-        }
-        if ended.load(Ordering::Relaxed) {
-            break;
-        }
-    }
+    until_input_ends(|number| match create(&store, &format!("w{number}")) {
+        Ok(_) => println!("created w{number}"),
+        Err(e) => println!("failed {:?} {e}", e.kind()),
+    });
 }
 
 #[test]

@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -14,7 +11,7 @@ use tablecast::store::Write;
 use tablecast::{ErrorKind, Store, Topic};
 
 use crate::common::within;
-use crate::reexec::Process;
+use crate::reexec::{Process, until_input_ends};
 use crate::sqlite::open;
 use crate::suite::{all, topic};
 
@@ -27,16 +24,9 @@ fn writer() {
     let (Ok(path), Ok(name)) = (std::env::var(PATH), std::env::var(NAME)) else {
         return;
     };
-    let ended = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&ended);
-    let wait = move || {
-        let _ = std::io::stdin().read(&mut [0]);
-        set.store(true, Ordering::Relaxed);
-    };
-    std::thread::Builder::new().spawn(wait).unwrap();
     let (store, tenant) = (open(Path::new(&path)).unwrap(), topic(&name));
     let mut slowest = Duration::ZERO;
-    for number in 0.. {
+    until_input_ends(|number| {
         let key = format!("{name}-{number}");
         let start = Instant::now();
         let version = store.create("rows", &key, &key, &tenant).unwrap();
@@ -51,10 +41,7 @@ fn writer() {
                 println!("incremented");
             }
         }
-        if ended.load(Ordering::Relaxed) {
-            break;
-        }
-    }
+    });
     println!("slowest {}", slowest.as_micros());
 }
 

@@ -19,10 +19,11 @@ mod resubscribe;
 #[path = "../common/rig.rs"]
 mod rig;
 
+use crate::common::pass;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rig::{LONG, pass};
+use rig::LONG;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions};

@@ -282,16 +282,9 @@ fn a_reader_that_leaves_ends_watch_quietly() {
 #[test]
 fn a_signal_ends_a_watch_whose_reader_hangs() {
     let host = Host::start();
-    // This pipe has no reader.
-    let mut command = tablecast(["watch", "--publisher", &host.network]);
     let (_reader, writer) = std::io::pipe().unwrap();
-    command.stdout(writer).stderr(std::process::Stdio::piped());
-    let mut watch = command.spawn().unwrap();
-    drop(command);
-    let mut said = String::new();
-    let mut stderr = std::io::BufReader::new(watch.stderr.take().unwrap());
-    std::io::BufRead::read_line(&mut stderr, &mut said).unwrap();
-    assert_eq!(said, "ready\n");
+    let mut watch = Process::start_writing(tablecast(["watch", "--publisher", &host.network]), writer);
+    watch.await_stderr("ready");
 
     let mut publish = host.publish(&["--file", "-"]);
     let value = "v".repeat(1000);
@@ -309,15 +302,8 @@ fn a_signal_ends_a_watch_whose_reader_hangs() {
     };
     eventually(LIMIT, || std::fs::read_dir(&threads).unwrap().any(hangs));
     let start = Stopwatch::start();
-    let kill = format!("kill -TERM {}", watch.id());
-    assert!(
-        std::process::Command::new("sh")
-            .args(["-c", &kill])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(watch.wait().unwrap().code(), Some(1));
+    watch.signal("TERM");
+    assert_eq!(watch.end().code, Some(1));
     start.assert_within(Duration::from_secs(2), "the end");
 }
 

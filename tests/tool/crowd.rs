@@ -11,11 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::never;
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::host::{Host, json, service, socket};
 use crate::process::{Process, assert_fails, run, tablecast, with_files};
 
@@ -73,10 +72,6 @@ fn is_refused(mut stream: &UnixStream) -> bool {
             Err(e) => return e.kind() != std::io::ErrorKind::WouldBlock,
         }
     }
-}
-
-fn pass(time: Duration) {
-    let _ = never::<()>().recv_timeout(time);
 }
 
 #[test]

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::within;
+use crate::common::{pass, within};
 use crate::process::{LIMIT, Process, run, tablecast};
-use crossbeam_channel::never;
 use tablecast::config::Config;
 use tablecast::store::{Store, StoreOptions, Write};
 use tablecast::stores::sqlite::SqliteStore;
@@ -113,7 +112,7 @@ fn help_is_complete_however_slowly_it_is_read() {
             let mut part = [0; 512];
             while let Ok(length @ 1..) = reader.read(&mut part) {
                 text.extend_from_slice(&part[..length]);
-                let _ = never::<()>().recv_timeout(Duration::from_millis(5));
+                pass(Duration::from_millis(5));
             }
             (child.wait().unwrap().code(), String::from_utf8(text).unwrap())
         };

@@ -10,8 +10,8 @@ use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::transport::Driver;
 use tablecast::{Publisher, PublisherOptions, Service, ServiceOptions, Topic};
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, pass, update};
+use crate::common::{eventually, pass, within};
+use crate::rig::{LONG, Rig, update};
 use crate::{LIMIT, bare};
 
 const HELLO: &str = "\u{10FFFF}tablecast/hello";

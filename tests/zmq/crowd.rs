@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tablecast::{Error, Publisher, PublisherOptions};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::process::python;
 use crate::receiver::{Event, Receiver};
 use crate::reexec::Process;
-use crate::rig::{LONG, pass};
+use crate::rig::LONG;
 use crate::{LIMIT, pub_sub};
 
 const ADDRESS: &str = "TABLECAST_TEST_ADDRESS";

@@ -9,10 +9,10 @@ use tablecast::Topic;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::transport::Driver;
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::net::{alone, ip};
 use crate::receiver::{Event, Receiver, frame};
-use crate::rig::{LONG, pass};
+use crate::rig::LONG;
 use crate::zmtp::Zmtp;
 use crate::{LIMIT, SECOND, bare, pub_sub, send};
 

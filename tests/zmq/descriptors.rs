@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tablecast::ErrorKind;
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, pass, within};
 use crate::receiver::{Event, Receiver, frame};
 use crate::reexec::Process;
-use crate::rig::{LONG, pass};
+use crate::rig::LONG;
 use crate::{LIMIT, bare, pub_sub, send};
 
 const ADDRESS: &str = "TABLECAST_TEST_ADDRESS";

@@ -11,9 +11,9 @@ use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::transport::Driver;
 use tablecast::{Config, ErrorKind, Topic};
 
-use crate::common::{eventually, free_port, within};
+use crate::common::{eventually, free_port, pass, within};
 use crate::receiver::{Event, Receiver, frame};
-use crate::rig::{LONG, pass};
+use crate::rig::LONG;
 use crate::zmtp::Zmtp;
 use crate::{LIMIT, SECOND, bare, multiproc, pub_sub, send};
 

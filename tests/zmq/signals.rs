@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Uid, setuid};
 use tablecast::transport::{Driver, Received};
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, pass};
+use crate::common::{eventually, pass, within};
+use crate::rig::LONG;
 use crate::{LIMIT, SECOND, bare, multiproc, pub_sub};
 
 /// Calls `setuid`, which interrupts every thread of the process by a signal, until it is dropped.

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use crate::actor::{Actor, LIMIT, Part};
 use crate::cast::Writer;
 use crate::checker::{Proof, understated};
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::fleet::{FleetSpec, Order, Outcome};
 use crate::history::{History, now};
 use crate::process::{End, Process, run, tablecast};
-use crate::stage::{Backend, Load, Stage, pass, play, play_on, since, wait_for};
+use crate::stage::{Backend, Load, Stage, play, play_on, since, wait_for};
 use crate::store::{WRITER, digest};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];

@@ -10,11 +10,11 @@ use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::{Service, ServiceOptions};
 
 use crate::cast::Writer;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::now;
 use crate::junk::malformed;
 use crate::random::Random;
-use crate::stage::{Load, Stage, pass, play, wait_for};
+use crate::stage::{Load, Stage, play, wait_for};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::{Told, now};
-use crate::stage::{Backend, Load, SEND_TIMEOUT, duration, pass, play, play_on, since};
+use crate::stage::{Backend, Load, SEND_TIMEOUT, duration, play, play_on, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1", "tenant-2"];
 

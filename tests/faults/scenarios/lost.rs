@@ -9,11 +9,11 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use crate::cast::{Program, Writer};
 use crate::checker::Violation;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::{Time, now};
 use crate::proxy::{Fate, Message, Proxy};
 use crate::scenarios::{fields, is_update};
-use crate::stage::{Load, Stage, pass, play};
+use crate::stage::{Load, Stage, play};
 
 const TOPIC: &str = "tenant-1";
 
@@ -200,7 +200,7 @@ fn without_the_sequence_check_the_checker_fails() {
         let quiet = now();
         // A replica needs no sequence check.
         stage.converge(&mut [&mut program]);
-        stage.end(vec![program]);
+        program.end();
         writer.close();
         let (violations, figures) = stage.judge(quiet);
         let kinds: BTreeSet<_> = violations.iter().map(Violation::promise).collect();

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::now;
 use crate::process;
 use crate::proxy::{Fate, Proxy};
 use crate::scenarios::{fields, is_update};
-use crate::stage::{Load, pass, play};
+use crate::stage::{Load, play};
 use crate::writer::Clock;
 
 const TOPICS: &[&str] = &["D", "tenant-1"];

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::common::pass;
 use crate::history::now;
 use crate::proxy::{BOTH_WAYS, Fate, Proxy, Way};
 use crate::random::Random;
 use crate::scenarios::is_update;
-use crate::stage::{Load, Stage, later, pass, play};
+use crate::stage::{Load, Stage, later, play};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 

@@ -8,14 +8,14 @@ use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Topic};
 
 use crate::cast::Writer;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::now;
 use crate::junk::valid;
 use crate::proxy::{Fate, Proxy};
 use crate::random::Random;
 use crate::rig::{Rig, update};
 use crate::scenarios::is_update;
-use crate::stage::{Backend, Load, pass, play, play_on, since, wait_for};
+use crate::stage::{Backend, Load, play, play_on, since, wait_for};
 use crate::writer::ODD;
 
 /// Prefixes of one another, globs, white space, names that look alike, names of the library's own, and long ones.

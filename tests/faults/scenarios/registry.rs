@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::cast::{Program, Writer};
+use crate::common::pass;
 use crate::history::{Time, Told, now};
 use crate::registry::RegistrySpec;
-use crate::stage::{Load, Stage, pass, play, since, wait_for};
+use crate::stage::{Load, Stage, play, since, wait_for};
 use crate::writer::Clock;
 
 const TOPICS: &[&str] = &["D", "tenant-1"];

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::now;
 use crate::proxy::{Fate, Proxy};
 use crate::random::Random;
 use crate::scenarios::is_update;
-use crate::stage::{Backend, Load, pass, play_on};
+use crate::stage::{Backend, Load, play_on};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
-use crate::common::free_port;
+use crate::common::{free_port, pass};
 use crate::history::now;
 use crate::holdings::memory;
 use crate::proxy::{Proxy, Way};
-use crate::stage::{Load, later, pass, play, since};
+use crate::stage::{Load, later, play, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 
