@@ -39,6 +39,8 @@ fn described(option: &OptionDoc, value: &str, source: Source<'_>, is_typed: bool
     let form = match (is_typed, option.toml_type) {
         (true, "string") => "a string: ",
         (true, "array") => "an array of strings without commas: ",
+        (true, "integer") if value.starts_with('"') => "a number without quotes: ",
+        (true, "boolean") if value.starts_with('"') => "a word without quotes: ",
         _ => "",
     };
     let value = match is_hidden(option, value) {
@@ -72,6 +74,12 @@ pub(super) fn unknown_section(name: &str, file: &str) -> Error {
     let context = format!(
         "unknown section [{name}] in file {file}: in a file with other sections, put the options into [{SECTION}]"
     );
+    Error::new(ErrorKind::Config, context)
+}
+
+/// The error of an option that would not be read, since the file has a section for options.
+pub(super) fn outside_section(name: &str, file: &str) -> Error {
+    let context = format!("option {name} stands outside [{SECTION}] in file {file}; move it there");
     Error::new(ErrorKind::Config, context)
 }
 

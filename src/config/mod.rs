@@ -53,7 +53,7 @@ pub(crate) use socket::MAX_SOCKET_PATH;
 pub use source::Source;
 
 use crate::error::{Error, ErrorKind, Result};
-use fault::{contradiction, is_hidden, unknown, unknown_section, wrong, wrong_type};
+use fault::{contradiction, is_hidden, outside_section, unknown, unknown_section, wrong, wrong_type};
 use options::OPTIONS;
 use source::{ENVIRONMENT_PREFIX, SECTION};
 
@@ -75,7 +75,8 @@ impl Config {
     }
 
     /// Reads the options from the TOML file, if given, and the environment, and validates them. If the file has a
-    /// `[tablecast]` section, the options are read from it alone, and the other sections belong to the program.
+    /// `[tablecast]` section, the options are read from it alone, and the other sections and keys belong to the program;
+    /// a key of an option outside it is an error.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, a value is wrong,
@@ -312,7 +313,12 @@ fn toml_options(text: &str, name: &str) -> Result<toml::Table> {
         Error::new(ErrorKind::Config, context)
     })?;
     match table.remove(SECTION) {
-        Some(toml::Value::Table(section)) => Ok(section),
+        Some(toml::Value::Table(section)) => {
+            let outside = table
+                .iter()
+                .find(|(key, value)| find(key).is_some() && !value.is_table());
+            outside.map_or(Ok(section), |(key, _)| Err(outside_section(key, name)))
+        }
         Some(other) => {
             table.insert(SECTION.into(), other);
             Ok(table)

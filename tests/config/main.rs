@@ -215,7 +215,11 @@ fn a_wrong_type_in_the_file_is_an_error() {
     }
     assert_error(
         Config::from_toml("publisher_port = '8866'", "x.toml"),
-        &["got \"8866\"", "whole number"],
+        &["expected a number without quotes: a whole number", "got \"8866\""],
+    );
+    assert_error(
+        Config::from_toml("discover = 'true'", "x.toml"),
+        &["expected a word without quotes: true or false, got \"true\""],
     );
     assert_error(
         Config::from_toml("codec = 1", "x.toml"),
@@ -280,6 +284,11 @@ fn a_file_may_hold_the_options_of_the_program_as_well() {
     assert_eq!(config.codec.as_str(), "json");
     let typo = "[agent]\nthreads = 4\n[tablecast]\ncodek = 'json'";
     assert_error(Config::from_toml(typo, "x.toml"), &["codek", "x.toml", "codec?"]);
+    let outside = "publisher_port = 1\n[tablecast]\ncodec = 'json'";
+    assert_error(
+        Config::from_toml(outside, "x.toml"),
+        &["option publisher_port stands outside [tablecast] in file x.toml; move it there"],
+    );
     // Without the section the whole file is tablecast's.
     assert_error(
         Config::from_toml("[agent]\nthreads = 4", "x.toml"),
