@@ -59,7 +59,7 @@ impl fmt::Display for ErrorKind {
         f.write_str(match self {
             ErrorKind::Config => "configuration",
             ErrorKind::InvalidInput => "invalid input",
-            ErrorKind::Malformed => "malformed message",
+            ErrorKind::Malformed => "malformed",
             ErrorKind::TooLarge => "too large",
             ErrorKind::Timeout => "timed out",
             ErrorKind::Stopped => "stopped",
@@ -120,6 +120,13 @@ impl Error {
     #[must_use]
     pub fn with_row(mut self, table: &str, key: &str) -> Error {
         self.0.row.get_or_insert_with(|| (table.into(), key.into()));
+        self
+    }
+
+    /// The same text as an error of another kind.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Error {
+        self.0.kind = kind;
         self
     }
 

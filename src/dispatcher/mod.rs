@@ -76,7 +76,7 @@ pub struct DispatcherOptions {
     /// have one more thread of their own, where they stay in order and run beside the updates. If their callback is
     /// slow they wait in the queue, where they are joined.
     ///
-    /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 1,024.
+    /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 256.
     pub workers: usize,
     /// Called for every panic, every value that is not its table's row type, and every event that a channel did not
     /// take. Default: none; failures are logged in any case.
@@ -94,7 +94,7 @@ impl fmt::Debug for DispatcherOptions {
 }
 
 /// A larger number of threads is a mistake.
-const MAX_WORKERS: usize = 1024;
+const MAX_WORKERS: usize = 256;
 
 /// A running dispatcher; [the module](self) has an example. Dropping it [stops](DispatcherHandle::stop) it.
 ///

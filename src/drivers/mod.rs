@@ -165,12 +165,14 @@ impl From<&Config> for zmq::ZmqOptions {
 
 #[cfg(feature = "zmq")]
 fn zmq_driver(config: &Config) -> Result<Arc<dyn Driver>> {
-    let driver = zmq::ZmqDriver::new(&config.publish_address()?, config.into());
-    let named = driver.map_err(|e| {
+    let address = config.publish_address()?;
+    // Errors about keys name their options.
+    zmq::check_address(&address).map_err(|e| {
         let context = format!("option publisher_transport: {}", config.publisher_transport);
         e.context(context)
-    });
-    Ok(Arc::new(named?))
+    })?;
+    let driver = zmq::ZmqDriver::new(&address, config.into());
+    Ok(Arc::new(driver?))
 }
 
 #[cfg(feature = "zmq")]

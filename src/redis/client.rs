@@ -223,7 +223,12 @@ impl Client {
     }
 
     pub(super) fn failed(&self, kind: ErrorKind, cause: Error) -> Error {
-        Error::new(kind, self.0.servers().to_string()).with_source(cause)
+        let servers = self.0.servers();
+        match &servers.nodes[..] {
+            // The cause names it already.
+            [node] if servers.master.is_none() && cause.to_string().contains(&node.to_string()) => cause.of_kind(kind),
+            _ => Error::new(kind, servers.to_string()).with_source(cause),
+        }
     }
 }
 

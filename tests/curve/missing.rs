@@ -52,7 +52,10 @@ fn commands_fail_at_the_start() {
         let file = file.to_str().unwrap();
         let address = format!("tcp://127.0.0.1:1?key={KEY}");
         let commands: [(&[&str], &str); 4] = [
-            (&["service", "--curve-secret-key-file", file], "curve_secret_key_file"),
+            (
+                &["service", "--curve-secret-key-file", file],
+                "unsupported: option curve_secret_key_file",
+            ),
             (&["watch", "--curve-server-key", KEY], "curve_server_key"),
             (&["watch", "--publisher", &address], "?key="),
             (&["keygen", "--output", file], "cannot make keys"),

@@ -9,7 +9,10 @@ use crate::common::{Stopwatch, eventually, within};
 use crossbeam_channel::{Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use tablecast::{Action, DbUpdate, Dispatcher, DispatcherHandle, DispatcherOptions, Name, SyncReason};
+use tablecast::config::Source;
+use tablecast::{
+    Action, Config, DbUpdate, Dispatcher, DispatcherHandle, DispatcherOptions, ErrorKind, Name, SyncReason,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -220,4 +223,17 @@ fn whoever_registers_and_then_pushes_is_always_served() {
             calls.recv_timeout(LIMIT).expect("registered before the push");
         }
     });
+}
+
+#[test]
+fn too_many_workers_are_refused_as_by_the_option() {
+    let options = |workers| DispatcherOptions {
+        workers,
+        ..DispatcherOptions::default()
+    };
+    let error = Dispatcher::new(options(257)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let mut config = Config::default();
+    assert!(config.set("dispatcher_workers", "256", Source::Program).is_ok());
+    assert!(config.set("dispatcher_workers", "257", Source::Program).is_err());
 }

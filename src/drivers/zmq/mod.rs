@@ -88,12 +88,17 @@ impl Driver for ZmqDriver {
     }
 
     fn check_address(&self, address: &str) -> Result<()> {
-        Endpoint::parse(address).map(drop)
+        check_address(address)
     }
 
     fn authenticates(&self, address: &str) -> bool {
         Endpoint::parse(address).is_ok_and(|endpoint| self.settings.curve.secures(&endpoint))
     }
+}
+
+/// Fails as [`ZmqDriver::new`] does for an address alone.
+pub(crate) fn check_address(address: &str) -> Result<()> {
+    Endpoint::parse(address).map(drop)
 }
 
 /// PUSH/PULL between the processes of one host; its alias is `zmq-multiproc`.
