@@ -82,7 +82,10 @@ impl Drop for MetricsServer {
 fn with_host(address: &str) -> Result<String> {
     let (host, port) = address.rsplit_once(':').unwrap_or(("", address));
     if port.parse::<u16>().is_err() || (host.contains(':') && !host.starts_with('[')) {
-        let context = format!("address {address:?} for metrics: expected host:port, or a port alone for loopback");
+        let context = format!(
+            "address {address:?} for metrics: expected host:port, or a port alone for loopback; a port is a whole number \
+             from 0 to 65535"
+        );
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
     let host = match host {

@@ -531,7 +531,9 @@ fn tables_and_unique_numbers() {
     assert_eq!(db.prints(&["table", "delete", "t"]), ["deleted"]);
     assert_eq!(db.prints(&["list", "--table", "t"]), [""; 0]);
     assert_eq!(db.prints(&["unique", "t"]), ["1"]);
-    assert_eq!(db.prints(&["unique", "t"]), ["2"]);
+    assert_eq!(db.prints(&["unique", "--table", "t"]), ["2"]);
+    assert_eq!(db.prints(&["table", "create", "--table", "u"]), ["created"]);
+    assert_eq!(db.prints(&["table", "delete", "--table", "u"]), ["deleted"]);
     assert_eq!(db.prints(&["unique", "--", "--other"]), ["1"]);
 }
 
@@ -623,6 +625,7 @@ fn wrong_usage_changes_nothing() {
         vec!["list"],
         vec!["table"],
         vec!["unique"],
+        vec!["unique", "t", "--table", "t"],
         port("create", &[]),
         port("set", &[]),
         port("set", &["--value", "1", "--if-version", "-1"]),

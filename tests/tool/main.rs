@@ -30,3 +30,4 @@ mod supervisor;
 mod system;
 mod terminal;
 mod top;
+mod usage;

@@ -25,23 +25,33 @@ impl Listen {
     pub(crate) fn apply(&self, config: &mut Config) -> Result<()> {
         if !self.topic.is_empty() {
             let topics = self.topic.iter().map(|topic| Topic::new(topic.as_str()));
-            config.topics = topics.collect::<Result<_>>()?;
+            let given = topics.collect::<Result<_>>().and_then(|topics| {
+                config.topics = topics;
+                config.validate()
+            });
+            given.map_err(|e| e.context("--topic"))?;
         }
-        if !self.publisher.is_empty() {
-            config.publishers.clone_from(&self.publisher);
-        }
-        config.validate()
+        listen_to(&self.publisher, config)
     }
+}
+
+/// Puts the publishers that `--publisher` names, if any, in the place of the option.
+pub(crate) fn listen_to(publishers: &[String], config: &mut Config) -> Result<()> {
+    if publishers.is_empty() {
+        return Ok(());
+    }
+    config.publishers = publishers.to_vec();
+    config.validate().map_err(|e| e.context("--publisher"))
 }
 
 /// The end of a command that prints updates as they come.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Until {
     /// End after this many printed updates.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     count: Option<u64>,
     /// End after this many seconds; with --count this is a failure.
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Option<Duration>,
 }
 
@@ -80,12 +90,25 @@ pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
+/// The most seconds of a wait: thirty years.
+const MOST: f64 = 1e9;
+
 /// A number of seconds, for example `0.5`.
 pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
-    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
-    seconds
-        .and_then(|seconds| seconds.ok())
-        .ok_or_else(|| "expected a number of seconds".into())
+    seconds_from(0.0, text)
+}
+
+/// As [`seconds`], at least this many.
+pub(crate) fn seconds_from(least: f64, text: &str) -> std::result::Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (least..=MOST).contains(seconds));
+    let seconds = seconds.map(Duration::from_secs_f64);
+    seconds.ok_or_else(|| format!("expected seconds from {least} to {MOST}, for example 0.5"))
+}
+
+/// A number of updates.
+fn count(text: &str) -> std::result::Result<u64, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "expected a whole number from 1".into())
 }
 
 #[cfg(test)]
@@ -95,8 +118,11 @@ mod tests {
     #[test]
     fn seconds_may_have_fractions() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(seconds("1e9"), Ok(Duration::from_secs(1_000_000_000)));
         for bad in ["", "x", "-1", "inf", "nan", "1e300"] {
-            assert!(seconds(bad).is_err(), "{bad}");
+            let expected = "expected seconds from 0 to 1000000000, for example 0.5";
+            assert_eq!(seconds(bad).unwrap_err(), expected, "{bad}");
         }
+        assert!(seconds_from(0.1, "0").is_err() && seconds_from(0.1, "0.1").is_ok());
     }
 }

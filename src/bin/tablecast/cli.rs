@@ -102,7 +102,9 @@ impl Cli {
 
     /// Reads a command line, which begins with the name of the program.
     pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
-        let matches = Cli::full_command().try_get_matches_from(args)?;
+        let args: Vec<OsString> = args.into_iter().collect();
+        let matches = Cli::full_command().try_get_matches_from(&args);
+        let matches = matches.map_err(|e| suggested(&args).unwrap_or(e))?;
         let mut cli = Cli::from_arg_matches(&matches)?;
         let given = Config::options()
             .iter()
@@ -138,6 +140,15 @@ impl Cli {
         };
         Ok((config.loaded(None, flags)?, sources))
     }
+}
+
+/// The error of `help` about a command that there is not, as that command's own error: it has a suggestion.
+fn suggested(args: &[OsString]) -> Option<clap::Error> {
+    let (program, rest) = args.split_first()?;
+    let named = rest.strip_prefix(&[OsString::from("help")])?;
+    let read = Cli::full_command().try_get_matches_from(std::iter::once(program).chain(named));
+    read.err()
+        .filter(|e| e.kind() == clap::error::ErrorKind::InvalidSubcommand)
 }
 
 const DISCOVERY: &str = "Options for discovery, monitors and status updates";

@@ -35,7 +35,7 @@ mod work;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tablecast::{ErrorKind, Result};
+use tablecast::{Error, ErrorKind, Result};
 
 use clap::CommandFactory;
 use cli::{Cli, Command};
@@ -65,6 +65,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
+    if matches!(cli.command, Command::Publish(_) | Command::Notify(_) | Command::Db(_)) && cli.flag("topics").is_some()
+    {
+        let context = "--topics is for commands that subscribe; the topic of an update or a row is --topic";
+        return Err(Error::new(ErrorKind::InvalidInput, context));
+    }
     match &cli.command {
         Command::Service(args) => service::run(&cli.config(&[])?, args)?,
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
@@ -72,8 +77,14 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Replica(args) => replica::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
         Command::Top(args) => top::run(cli.config(&[])?, args)?,
-        Command::Publishers(args) => members::run_publishers(&cli.config(&[])?, args)?,
-        Command::Listeners(args) => members::run_listeners(&cli.config(&[])?, args)?,
+        Command::Publishers(args) => {
+            let config = cli.config(&[])?;
+            members::run_publishers(&config, args).map_err(|e| output::about_store(&config, e))?;
+        }
+        Command::Listeners(args) => {
+            let config = cli.config(&[])?;
+            members::run_listeners(&config, args).map_err(|e| output::about_store(&config, e))?;
+        }
         Command::Listen(args) => listen::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Notify(args) => notify::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Config(args) => {
@@ -83,7 +94,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Completions(args) => generate::run_completions(args, Cli::full_command())?,
         Command::Man(args) => generate::run_man(args, Cli::command(), Cli::full_command())?,
         Command::Keygen(args) => keygen::run(args)?,
-        Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
+        Command::Db(args) => {
+            let config = cli.config(db::DEFAULTS)?;
+            db::run(&config, args).map_err(|e| output::about_store(&config, e))?;
+        }
         Command::Demo(args) => {
             return demo::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);
         }

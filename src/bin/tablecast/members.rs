@@ -18,7 +18,7 @@ use crate::{args, output, shared, signal, terminal, work};
 pub(crate) struct Args {
     /// Seconds to watch; a member that showed no sign of life by then is `unknown` [default: until all states are
     /// known].
-    #[arg(long, value_name = "S", value_parser = args::seconds)]
+    #[arg(long, value_name = "S", value_parser = args::seconds, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     #[command(flatten)]
     format: TableArgs,
@@ -32,7 +32,7 @@ const NOT_REACHED: &str = "not reached";
 /// Interval of the look at the answers.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Prints the publishers, who are asked at their addresses.
+/// Prints the publishers, each of which is asked at its address.
 pub(crate) fn run_publishers(config: &Config, args: &Args) -> Result<()> {
     let head = ["id", "epoch", "address", "role", "sent", "state", "renewed"];
     let ask = |addresses: Vec<String>| {

@@ -21,7 +21,8 @@ impl MetricsArgs {
         let Some(address) = &self.metrics else {
             return Ok(None);
         };
-        let server = Metrics::new(node).serve(address)?;
+        let server = Metrics::new(node).serve(address);
+        let server = server.map_err(|e| e.context("--metrics"))?;
         output::say(&format!("metrics on {}", server.url()));
         Ok(Some(server))
     }

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     seat: SeatArgs,
     /// Seconds to wait for acknowledgements, and before that for a listener and a connection from it.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds, allow_negative_numbers = true)]
     timeout: Duration,
     /// Publish each to one listener without waiting for acknowledgements; prints `sent N`. With a port of its own, the
     /// command first waits until all listeners hear it.
@@ -49,6 +49,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         notify_timeout: work::SLICE,
         ..NotifierOptions::from(&config)
     };
+    let place = output::place(&config);
     let (node, _metrics) = args.seat.open(config)?;
     let notifier = node.notifier_with(options)?;
     let unheard = args.at_most_once.then(|| node.publisher()).transpose()?;
@@ -57,7 +58,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         signal: &signal,
         timeout: args.timeout,
     };
-    let result = work.run(input, unheard);
+    let result = work.run(input, unheard, &place);
     let left = notifier.stop();
     for update in left.iter().take(NAMED) {
         output::say(&format!("not acknowledged: {update}"));
@@ -83,11 +84,16 @@ struct Work<'a> {
 impl Work<'_> {
     /// Sends all updates, and waits until they are acknowledged. With a publisher it waits for listeners to hear that,
     /// before the first update, since none is repeated.
-    fn run(&self, input: Input, unheard: Option<Arc<Publisher>>) -> Result<()> {
+    fn run(&self, input: Input, unheard: Option<Arc<Publisher>>, place: &str) -> Result<()> {
         // No listener is known at first; without acknowledgements one must be known before sending.
         self.wait(
             |slice| self.notifier.wait_listeners(1, slice),
-            || "0 of 1 listeners are alive".into(),
+            |timeout| {
+                format!(
+                    "no listener is alive in {place} after {timeout:?} (--timeout): start one with tablecast listen, \
+                     in the same store"
+                )
+            },
         )?;
         if let Some(publisher) = &unheard {
             self.await_ears(publisher)?;
@@ -130,13 +136,16 @@ impl Work<'_> {
     }
 
     fn flush(&self) -> Result<()> {
-        let pending = || format!("{} status updates are not acknowledged", self.notifier.stats().pending);
+        let pending = |timeout| {
+            let pending = self.notifier.stats().pending;
+            format!("after {timeout:?} (--timeout): {pending} status updates are not acknowledged")
+        };
         self.wait(|slice| self.notifier.flush(slice), pending)
     }
 
-    fn wait(&self, wait: impl FnMut(Duration) -> Result<()>, what: impl FnOnce() -> String) -> Result<()> {
+    fn wait(&self, wait: impl FnMut(Duration) -> Result<()>, late: impl FnOnce(Duration) -> String) -> Result<()> {
         let waited = work::wait(self.timeout, self.signal, wait);
-        waited.map_err(|e| work::late(e, || format!("after {:?}: {}", self.timeout, what())))
+        waited.map_err(|e| work::late(e, || late(self.timeout)))
     }
 }
 

@@ -145,3 +145,12 @@ pub(crate) fn place(config: &Config) -> String {
         other => format!("the store {other}"),
     }
 }
+
+/// The error of a server that does not answer, with the option that names it.
+pub(crate) fn about_store(config: &Config, e: Error) -> Error {
+    let is_outage = matches!(e.kind(), ErrorKind::Timeout | ErrorKind::Unavailable);
+    match is_outage && config.nb_db_class == "redis" && e.to_string().contains("Redis at ") {
+        true => e.context("option remote_db_hosts"),
+        false => e,
+    }
+}

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     wait_subscribers: Option<usize>,
     /// Seconds to wait for them.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds, allow_negative_numbers = true)]
     wait_timeout: Duration,
     #[command(flatten)]
     metrics: MetricsArgs,

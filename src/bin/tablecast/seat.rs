@@ -5,7 +5,7 @@ use tablecast::{Config, Node, Result};
 
 use crate::metrics::MetricsArgs;
 use crate::outgoing::Outgoing;
-use crate::{output, shared};
+use crate::{args, output, shared};
 
 /// The arguments of that node.
 #[derive(Debug, clap::Args)]
@@ -26,9 +26,7 @@ impl SeatArgs {
     /// chosen by the system.
     pub(crate) fn open(&self, mut config: Config) -> Result<(Outgoing, Option<MetricsServer>)> {
         config.pub_sub_use_multiproc &= !self.no_multiproc;
-        if !self.publisher.is_empty() {
-            config.publishers.clone_from(&self.publisher);
-        }
+        args::listen_to(&self.publisher, &mut config)?;
         let node = Outgoing::open(&checked(config)?)?;
         let metrics = self.metrics.serve(&node)?;
         open_parts(&node)?;

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     listen: args::Listen,
     /// Seconds to wait until everything is live.
-    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "3")]
+    #[arg(long, value_name = "S", value_parser = args::seconds, allow_negative_numbers = true, default_value = "3")]
     timeout: Duration,
     #[command(flatten)]
     format: TableArgs,
@@ -60,11 +60,28 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         false => format!("{}\n{}", table(&status), replica_table(&replicas)),
     };
     let said = output::lines(text.trim_end());
-    let live = live.map_err(|e| match e.kind() {
-        ErrorKind::Timeout => e.context(format!("not live within {:?}; at the last look", args.timeout)),
-        _ => e,
-    });
+    let live = live.map_err(|e| work::late(e, || not_live(&status, args.timeout)));
     live.and(said)
+}
+
+/// What is missing, and perhaps why.
+fn not_live(status: &SubscriberStatus, timeout: Duration) -> String {
+    let missing = status.addresses.iter().filter(|peer| peer.state != AddressState::Live);
+    let missing = missing.map(|peer| match peer.state {
+        AddressState::Connecting => format!("{} is not connected", peer.address),
+        state => format!("{} {state}", peer.address),
+    });
+    let missing: Vec<String> = missing.collect();
+    let missing = match status.addresses.is_empty() {
+        true => "there is no publisher to listen to".into(),
+        false => missing.join(", "),
+    };
+    let is_away = |peer: &AddressStatus| peer.state == AddressState::Connecting && peer.address.contains("tcp://");
+    let advice = match status.addresses.iter().any(is_away) {
+        true => "; is the publisher service running?",
+        false => "",
+    };
+    format!("not live within {timeout:?} (--timeout): {missing}{advice}")
 }
 
 /// Waits for the hellos of the publishers.

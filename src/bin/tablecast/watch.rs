@@ -52,6 +52,10 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
+    if config.topics.is_empty() {
+        let context = "there is no topic to watch: name one with --topic, or in the option topics";
+        return Err(Error::new(ErrorKind::InvalidInput, context));
+    }
     shared::network(&config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;

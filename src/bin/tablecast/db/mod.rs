@@ -101,24 +101,34 @@ enum Command {
     #[command(subcommand)]
     Table(TableCommand),
     /// Print a number that is unique within this table; numbers count from 1.
-    Unique {
-        /// The table; it need not exist.
-        table: String,
-    },
+    ///
+    /// The table need not exist.
+    Unique(TableArgs),
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum TableCommand {
     /// Create an empty table; prints `created`. Creating a row also creates its table.
-    Create {
-        /// The table.
-        table: String,
-    },
+    Create(TableArgs),
     /// Delete a table with all its rows; prints `deleted`.
-    Delete {
-        /// The table.
-        table: String,
-    },
+    Delete(TableArgs),
+}
+
+/// The table, as an argument or, as for rows, by a flag.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct TableArgs {
+    /// The table.
+    table: Option<String>,
+    /// The table.
+    #[arg(long = "table", value_name = "TABLE", id = "named_table")]
+    flag: Option<String>,
+}
+
+impl TableArgs {
+    fn name(&self) -> &str {
+        self.table.as_deref().or(self.flag.as_deref()).unwrap_or_default()
+    }
 }
 
 /// The row, and the publication of its change.
@@ -131,7 +141,13 @@ struct ChangeArgs {
     no_publish: bool,
     /// Wait at most this long until the registered replicas have applied the change; prints `applied by N of M
     /// replicas`, and fails if some have not.
-    #[arg(long, value_name = "SECONDS", value_parser = args::seconds, conflicts_with = "no_publish")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = args::seconds,
+        allow_negative_numbers = true,
+        conflicts_with = "no_publish"
+    )]
     wait: Option<Duration>,
     /// Priority of the update; a lower number is more urgent.
     #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
@@ -182,17 +198,20 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
             format,
         } => read::list(config, table, topic.as_deref(), *keys, *format),
         Command::Tables { format } => read::tables(config, *format),
-        Command::Table(TableCommand::Create { table }) => {
+        Command::Table(TableCommand::Create(table)) => {
+            let table = table.name();
             let is_new = in_table(config, table, |store| store.create_table(table))?;
             expect(is_new, ErrorKind::AlreadyExists, table)?;
             output::result("created")
         }
-        Command::Table(TableCommand::Delete { table }) => {
+        Command::Table(TableCommand::Delete(table)) => {
+            let table = table.name();
             let was_there = in_table(config, table, |store| store.delete_table(table))?;
             expect(was_there, ErrorKind::NotFound, table)?;
             output::result("deleted")
         }
-        Command::Unique { table } => {
+        Command::Unique(table) => {
+            let table = table.name();
             let number = in_table(config, table, |store| store.allocate_unique_key(table))?;
             output::result(&number.to_string())
         }
