@@ -30,7 +30,7 @@ pub enum ErrorKind {
     Stopped,
     /// The driver, transport, or feature is not in this build, or the store does not offer the call.
     Unsupported,
-    /// Another process holds the address.
+    /// Another socket holds the address, of this process or of another one.
     AddressInUse,
     /// There is no row of this key. Never returned for an outage.
     NotFound,
@@ -38,7 +38,9 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The row is not the one that the write was meant for: another writer has changed it since.
     Conflict,
-    /// The store cannot be reached, or does not work as it should: nothing is known of the row, nothing was written.
+    /// The store cannot be reached, or does not work as it should: nothing is known of the row, nothing was written. Of
+    /// several writes ([`Store::write_each`](crate::Store::write_each),
+    /// [`Store::delete_rows`](crate::Store::delete_rows)) some may have been made.
     Unavailable,
     /// There is no room left, for example on the disk; nothing was written.
     Full,
@@ -154,7 +156,8 @@ impl Error {
     }
 
     /// True if the same call may succeed later without any change, after an outage or a timeout; the failed call did
-    /// nothing. False for [`ErrorKind::Unconfirmed`], where that is not known.
+    /// nothing, unless it was one of several writes (see [`ErrorKind::Unavailable`]). False for
+    /// [`ErrorKind::Unconfirmed`], where that is not known.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.0.kind,

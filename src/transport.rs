@@ -8,6 +8,8 @@
 //!
 //! A time limit holds for everything that a call waits for, also for the look-up of a name. Zero means not to wait, and
 //! [`Duration::MAX`] for ever; a signal that interrupts a wait does not end it.
+//!
+//! [Writing a driver](crate::docs::writing_a_driver) has a table of the kinds of errors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +21,25 @@ use crate::update::Topic;
 /// A way to move frames: makes both ends. Dragonflow calls this a manager.
 pub trait Driver: fmt::Debug + Send + Sync {
     /// A new sending end, bound or connected as the driver was configured.
+    ///
+    /// # Errors
+    /// The program gets them as they are, and there is no publisher: [`ErrorKind::AddressInUse`],
+    /// [`ErrorKind::Denied`], [`ErrorKind::Config`] for options that do not work, [`ErrorKind::Unsupported`], and
+    /// [`ErrorKind::Io`] or [`ErrorKind::Transport`] for the rest. A server that is away is none: [`Outbound::send`]
+    /// waits for it.
     fn outbound(&self) -> Result<Box<dyn Outbound>>;
 
     /// A new receiving end, connected to nothing yet, and what wakes its [`Inbound::recv`].
+    ///
+    /// # Errors
+    /// The program gets them as they are, and the subscriber does not start: [`ErrorKind::Config`],
+    /// [`ErrorKind::Unsupported`], [`ErrorKind::Io`] or [`ErrorKind::Transport`].
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)>;
 
-    /// Fails with [`ErrorKind::InvalidInput`] or
-    /// [`ErrorKind::Unsupported`] for what [`Inbound::connect`] could never take.
+    /// Checks the form of an address, without looking at the network.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] for what [`Inbound::connect`] could never take.
     fn check_address(&self, address: &str) -> Result<()>;
 
     /// Returns the name of the address from then on: in [`Inbound::connect`], in events and in logs. An address with a
@@ -46,11 +60,15 @@ pub trait Driver: fmt::Debug + Send + Sync {
 pub trait Outbound: Send {
     /// Sends one frame, or fails after `timeout`: with zero it is tried once.
     ///
-    /// `Ok` means that the transport has it, not that a subscriber received it. After
-    /// [`ErrorKind::Unconfirmed`] it may have been sent; after any other error it was
-    /// not, and will not be. The next call may succeed: faults are mended within calls, or in the background.
+    /// `Ok` means that the transport has it, not that a subscriber received it.
     ///
     /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
+    ///
+    /// # Errors
+    /// After [`ErrorKind::Unconfirmed`] the frame may have been sent: its number is used up. After any other error it
+    /// was not, and will not be. [`ErrorKind::Timeout`] means that the transport took nothing in time: updates that
+    /// were gathered in a burst are kept and tried again, after any other kind they are given up and reported as lost.
+    /// The next call may succeed: faults are mended within calls, or in the background.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
 
     /// True if updates of one topic that are sent close together may be joined to one payload, an array of maps, for
@@ -61,8 +79,10 @@ pub trait Outbound: Send {
     }
 
     /// As [`Outbound::send`], for a payload that may be an array of maps. A driver that sees a receiver which
-    /// understands one map in a frame only, sends the maps one by one; after an error some of them may have been sent.
-    /// Default: [`Outbound::send`].
+    /// understands one map in a frame only, sends the maps one by one. Default: [`Outbound::send`].
+    ///
+    /// # Errors
+    /// As [`Outbound::send`]; [`ErrorKind::Unconfirmed`] if some of the maps were sent.
     fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         self.send(topic, payload, timeout)
     }
@@ -75,7 +95,10 @@ pub trait Outbound: Send {
     /// Takes what subscribers have asked for since the last call: the topics of their probes, each to be answered
     /// with a hello on that topic. Never blocks. A transport that confirms by itself has none.
     ///
-    /// A driver that connects does so here too, and an error may be news of that: it is returned once, and the next
+    /// A driver that connects does so here too.
+    ///
+    /// # Errors
+    /// Any kind, for example news of a connection: each is returned once and reported, whatever its kind, and the next
     /// call goes on.
     fn probes(&mut self) -> Result<Vec<Topic>> {
         Ok(Vec::new())
@@ -100,6 +123,9 @@ pub trait Outbound: Send {
 
     /// Returns a wait for the next [`Outbound::probes`] that does not hold this end; `None` if there never are any.
     /// Asked once.
+    ///
+    /// # Errors
+    /// Usually [`ErrorKind::Io`]. There is no publisher then, as after an error of [`Driver::outbound`].
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
         Ok(None)
     }
@@ -107,6 +133,9 @@ pub trait Outbound: Send {
     /// Returns what ends the waits of this end, for a sender that is about to stop: once it was woken, the present send
     /// and all later ones fail as soon as they would wait. `None` if a send never waits, or waits until its time limit
     /// whatever happens. Asked once. Default: `None`.
+    ///
+    /// # Errors
+    /// As [`Outbound::waiter`]; only a publisher service asks.
     fn interrupt(&mut self) -> Result<Option<Arc<dyn Wake>>> {
         Ok(None)
     }
@@ -125,6 +154,9 @@ pub type WaiterAndWake = (Box<dyn Waiter>, Arc<dyn Wake>);
 pub trait Waiter: Send {
     /// Returns when [`Outbound::probes`] may have something, when the paired [`Wake`] was called, or after
     /// `timeout` (`None`: never). May return early.
+    ///
+    /// # Errors
+    /// Any kind; it is reported, and the wait is repeated. Time that has passed is no error.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()>;
 }
 
@@ -147,18 +179,31 @@ pub trait Inbound: Send {
 
     /// Ends receiving from `address`, and drops all that is known of it: nothing is reported of it any more. One that
     /// is not known is no error.
+    ///
+    /// # Errors
+    /// Any kind; it is reported and not repeated, and the address counts as disconnected.
     fn disconnect(&mut self, address: &str) -> Result<()>;
 
     /// Asks every address, present and future, for this topic. May deliver more; the subscriber compares exactly.
+    ///
+    /// # Errors
+    /// Any kind, if the topic is not asked for everywhere: it is reported, no address is live meanwhile, and the call
+    /// is repeated after a while. A connection that is away is none: the topic is asked for when it is back.
     fn subscribe(&mut self, topic: &Topic) -> Result<()>;
 
     /// Takes [`Inbound::subscribe`] back.
+    ///
+    /// # Errors
+    /// Any kind; it is reported and not repeated: updates of the topic may still come and are dropped.
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()>;
 
     /// Asks for a proof that all that was subscribed before this call is in force at `address`; it comes as
     /// [`Received::Answer`] with the same `probe`, behind everything that came from there before. A newer probe
     /// replaces an older one of the same address, and a connection that ends takes the probe with it. Where a
     /// subscriber cannot ask, as over a multicast, the next hello is the answer.
+    ///
+    /// # Errors
+    /// Any kind; it is reported. No answer comes then, and the address is asked again.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
     /// Returns how many bytes have come from `address` at the level of the transport, on the present connection: a

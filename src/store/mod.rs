@@ -104,7 +104,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// to single writes, but faster where the store can make them in one step. Returns one result for each.
     ///
     /// # Errors
-    /// The errors of an outage. Each write may or may not have been made then.
+    /// The errors of an outage. Each write may or may not have been made then, whatever the kind of the error.
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         let write = |write| match self.write(write) {
             Err(e) if !e.is_overtaken() => Err(e),
@@ -241,7 +241,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// faster where the store can make them in one step.
     ///
     /// # Errors
-    /// The errors of an outage. Some rows may have been deleted then.
+    /// The errors of an outage. Some rows may have been deleted then, whatever the kind of the error.
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
         let mut removed = 0;
         for key in keys {
