@@ -211,7 +211,7 @@ options! {
     resync_without_hellos_ms: Duration = 0 "milliseconds", [0..=86_400_000],
         "While a publisher sends no hellos (Dragonflow's), and once updates without numbers have come, as through a \
         service from one, the program is asked to read the store again at least once in this time, since losses of that \
-        publisher do not show. With 0 it is not.";
+        publisher do not show. 0 disables this.";
     resubscribe: Resubscribe = "automatic", [is "automatic or manual"],
         "Handling of a subscriber's topics when it loses the connection to a live address. `automatic` subscribes \
         them again on reconnection; `manual` clears them, and the program registers them again on the sync event \
@@ -231,7 +231,7 @@ options! {
     receive_hwm: u32 = 100_000 "messages", [1..=10_000_000],
         "Messages that the transport keeps for a subscriber; updates that were joined, up to 64 KiB, are one.";
     multicast_rate: u32 = 100_000 "kilobits per second", [1..=1_000_000],
-        "Maximum that a publisher sends to a multicast group (`epgm`); what is sent faster waits, up to `send_hwm` \
+        "Maximum that a publisher sends to a multicast group (`epgm`); messages beyond this rate wait, up to `send_hwm` \
         messages. Use one value for all processes of a group.";
     multicast_recovery_ms: Duration = 1000 "milliseconds", [10..=60_000],
         "Time for which a publisher keeps what it has sent to a multicast group, at the full rate, for receivers that \

@@ -28,7 +28,8 @@ pub struct ReplicaOptions {
     /// The unique id under which writers can wait for this replica; see
     /// [`Database::barrier`](crate::Database::barrier). Default: none; writers do not wait for it.
     pub id: Option<Name>,
-    /// The options of its registration under the id. Without a hook of its own it has the replica's.
+    /// The options of its registration under the id. Without a hook of its own it has the replica's. Default: those of
+    /// [`RegistryOptions`].
     pub registry: RegistryOptions,
     /// Called with every failure in the background, every row that does not decode, every store that went back, and
     /// every difference found by a comparison. Default: none; all of them are logged in any case.

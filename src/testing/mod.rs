@@ -1,7 +1,7 @@
 //! Unit tests for programs: a network and a store in memory whose faults come by command. With the feature `testing`.
 //!
-//! A [`Network`] connects the nodes of a test in one process, without sockets, and loses, doubles, delays or cuts what
-//! it is told to. A [`FaultyStore`] fails, and is emptied, when it is told to. [`eventually`] waits for a condition,
+//! A [`Network`] connects the nodes of a test in one process, without sockets, and loses, doubles, delays or cuts
+//! updates on command. A [`FaultyStore`] fails, and is emptied, on command. [`eventually`] waits for a condition,
 //! [`within`] ends a test that hangs.
 //!
 //! ```

@@ -98,13 +98,12 @@ impl Network {
         self.faults.state.lock().lost
     }
 
-    /// Ends every connection: what is sent from now on is lost, and every subscriber is told that its addresses are
-    /// gone.
+    /// Ends every connection: later updates are lost, and every subscriber reports its addresses as lost.
     pub fn cut(&self) {
         self.faults.set(Link::Cut);
     }
 
-    /// From now on nothing arrives, and nothing says so, as when a cable is cut.
+    /// Drops everything from now on without a sign of it, as when a cable is cut.
     pub fn stall(&self) {
         self.faults.set(Link::Stalled);
     }

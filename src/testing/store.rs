@@ -11,7 +11,7 @@ use crate::stores::memory::MemoryStore;
 use crate::thread::deadline;
 use crate::update::{Name, Topic};
 
-/// A store in memory that fails, or goes back to nothing, when it is told to.
+/// A store in memory that fails, or is emptied, on command.
 #[derive(Debug, Default)]
 pub struct FaultyStore {
     state: Mutex<State>,
