@@ -79,7 +79,8 @@ fn the_last_of_a_burst_behind_the_service() {
         "last update of a burst lost, behind the service",
         Load::Light,
         |stage| {
-            let service = stage.service(free_port(), &[]);
+            // The proxy loses single updates.
+            let service = stage.service(free_port(), &["--join-frames", "never"]);
             let socket = stage.socket();
             let spec = stage.writer_spec("a", &socket, &[TOPIC]);
             let writer = stage.writer(spec);
@@ -92,7 +93,7 @@ fn the_last_of_a_burst_behind_the_service() {
 #[test]
 fn the_first_after_live() {
     play("first update after live lost", Load::Light, |stage| {
-        let service = stage.service(free_port(), &[]);
+        let service = stage.service(free_port(), &["--join-frames", "never"]);
         let socket = stage.socket();
         let mut worst = Duration::ZERO;
         let mut programs = Vec::new();

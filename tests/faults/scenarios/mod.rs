@@ -47,7 +47,10 @@ use crate::proxy::Message;
 /// The fields of the update, or of the first one of a batch; null if there is none.
 fn fields(message: &Message) -> Value {
     let payload = message.frames.get(1).map_or(&[][..], |payload| payload);
-    rmp_serde::from_slice(payload).unwrap_or_default()
+    match rmp_serde::from_slice(payload).unwrap_or_default() {
+        Value::Array(mut batch) if !batch.is_empty() => batch.swap_remove(0),
+        fields => fields,
+    }
 }
 
 /// True for an update, false for a message between publisher and subscriber.

@@ -72,7 +72,8 @@ fn cut_to_the_publisher() {
 fn doubled_delayed_reordered() {
     play("messages doubled, delayed, reordered", Load::Light, |stage| {
         let count = stage.either(1_500, 60_000);
-        let service = stage.service(crate::common::free_port(), &[]);
+        // The proxy counts single updates.
+        let service = stage.service(crate::common::free_port(), &["--join-frames", "never"]);
         let proxy = Proxy::to(&service.address);
         let mut random = Random::from_seed(stage.random.next());
         let delay = stage.hello() / 4;
