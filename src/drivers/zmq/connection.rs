@@ -10,6 +10,7 @@ use crate::lookup::Lookup;
 use crate::transport::Wake;
 
 use super::backoff::Backoff;
+use super::calls::patiently;
 use super::endpoint::{Endpoint, Role};
 use super::line::{Kind, Line};
 use super::monitor::Change;
@@ -265,6 +266,19 @@ impl Connection {
     #[inline]
     pub(super) fn line(&self) -> Option<&Line> {
         self.line.as_ref()
+    }
+
+    /// Ends a sender, whose peers may still take what was sent to them.
+    pub(super) fn end(&mut self) {
+        let now = Instant::now();
+        // The socket lets go of connections that have ended, and then the monitor shows which those are.
+        if let Some(line) = &self.line {
+            let _ = patiently(|| line.socket().get_events());
+        }
+        while self.news(now).is_some() {}
+        if let Some(line) = self.line.take() {
+            line.linger(self.options.linger);
+        }
     }
 
     /// True if the line stays: it is bound, or of a kind for which libzmq has no events.

@@ -27,13 +27,10 @@ impl Cut {
         matches!(self, Cut::None)
     }
 
-    /// Unbinding closes the connections of the address, also those that still have messages to send.
+    /// Unbinding closes the connections of the address, also those that still have messages to send: the socket does not
+    /// [linger](super::line::Line::linger).
     pub(super) fn begin(&mut self, socket: &zmq::Socket, uri: &str) -> zmq::Result<()> {
-        let linger = socket.get_linger()?;
-        socket.set_linger(0)?;
-        let unbound = patiently(|| socket.unbind(uri));
-        socket.set_linger(linger)?;
-        unbound?;
+        patiently(|| socket.unbind(uri))?;
         *self = Cut::Begun;
         Ok(())
     }

@@ -228,6 +228,13 @@ impl Line {
         self.gate.as_mut().is_some_and(|gate| gate.step(may_greet))
     }
 
+    /// Closing the line waits up to `time` until the open connections have taken what was sent to them.
+    pub(super) fn linger(&self, time: Duration) {
+        if self.monitor.is_none() || !self.greeted.is_empty() {
+            let _ = patiently(|| self.socket.set_linger(millis(time)));
+        }
+    }
+
     /// True if [`Line::keep`] is to be called now and then.
     pub(super) fn needs_looks(&self) -> bool {
         self.lock.is_some() || self.door.is_some() || !self.cut.is_none()
@@ -360,7 +367,8 @@ const MAX_RECOVERY: Duration = Duration::from_secs(60);
 /// A socket with its options, which must be set before it is bound or connected.
 fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &Settings) -> zmq::Result<zmq::Socket> {
     let socket = seat.socket(kind.socket)?;
-    socket.set_linger(millis(if kind.sends { options.linger } else { Duration::ZERO }))?;
+    // Only at the end does a sender wait for its peers: libzmq would wait also for those that have gone.
+    socket.set_linger(0)?;
     socket.set_maxmsgsize(options.max_frame_bytes)?;
     // Not ZMTP's own heartbeats: libzmq aborts the process if one falls due on a connection that was lost while its
     // receive queue was full.

@@ -313,6 +313,12 @@ impl Outbound for ZmqOutbound {
     }
 }
 
+impl Drop for ZmqOutbound {
+    fn drop(&mut self) {
+        self.connection.end();
+    }
+}
+
 /// Waits on the file descriptors by which libzmq signals that a socket has something to do. They signal once, so
 /// [`Outbound::probes`] must be called after each wait, and whenever another call has used the socket.
 struct FdWaiter {

@@ -94,6 +94,12 @@ impl Opened {
     }
 }
 
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.connection.end();
+    }
+}
+
 impl Outbound for PushOutbound {
     /// The receiver is not visible; it is taken to be a publisher service of this library.
     fn takes_joined(&self) -> bool {
