@@ -60,8 +60,7 @@ pub(super) struct Core<T> {
     pub(super) rows: Rows<T>,
     /// Rows share their topic's name.
     topics: BTreeMap<Arc<Topic>, OfTopic>,
-    /// The number of removed topics of which rows may be left.
-    leaving: usize,
+    left: Left,
     /// Some topic [distrusts](OfTopic::distrusts) the held rows.
     distrusts: bool,
     /// The table's version as last read from the store.
@@ -82,6 +81,16 @@ pub(super) struct Core<T> {
     chance: fastrand::Rng,
     /// Without its rows, which are counted on demand.
     pub(super) counts: ReplicaStats,
+}
+
+/// The removed topics of which rows may be left.
+#[derive(Default)]
+struct Left {
+    topics: usize,
+    /// The highest version heard of on them.
+    heard: u64,
+    /// The rows may be of another history than the store's.
+    is_doubted: bool,
 }
 
 /// The checks of a table.
@@ -105,7 +114,7 @@ impl<T> Core<T> {
         let mut core = Core {
             rows: Rows::default(),
             topics: BTreeMap::new(),
-            leaving: 0,
+            left: Left::default(),
             distrusts: false,
             seen: TableVersion::default(),
             check: Check {
@@ -136,11 +145,14 @@ impl<T> Core<T> {
     /// Begins to hold the rows of this topic.
     pub(super) fn add_topic(&mut self, topic: &Topic, now: Instant) {
         if !self.topics.contains_key(topic) {
-            let of_topic = OfTopic {
+            let mut of_topic = OfTopic {
                 due: Some((now, Want::List)),
-                may_have_rows: self.leaving > 0,
+                may_have_rows: self.left.topics > 0,
+                distrusts: self.left.is_doubted,
                 ..OfTopic::default()
             };
+            of_topic.standing.heard.any = self.left.heard;
+            self.distrusts |= of_topic.distrusts;
             self.topics.insert(Arc::new(topic.clone()), of_topic);
         }
     }
@@ -148,10 +160,14 @@ impl<T> Core<T> {
     /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there, and then comes
     /// [`Core::end_evict`].
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
-        self.topics.remove(topic);
-        self.leaving += 1;
+        self.left.topics += 1;
+        if let Some(of_topic) = self.topics.remove(topic) {
+            self.left.heard = self.left.heard.max(of_topic.standing.heard.any);
+            self.left.is_doubted |= of_topic.distrusts;
+        }
         if self.topics.is_empty() {
             // The store is no longer read, and its versions may come to mean another history.
+            self.left.is_doubted = true;
             self.forget_deletes();
         }
     }
@@ -161,12 +177,15 @@ impl<T> Core<T> {
         let held = self.rows.get(key)?;
         let is_held = self.topics.contains_key(held.topic());
         (!is_held)
-            .then(|| self.rows.evict(key, !self.distrusts && !self.topics.is_empty()))
+            .then(|| self.rows.evict(key, !self.left.is_doubted))
             .flatten()
     }
 
     pub(super) fn end_evict(&mut self) {
-        self.leaving = self.leaving.saturating_sub(1);
+        self.left.topics = self.left.topics.saturating_sub(1);
+        if self.left.topics == 0 {
+            self.left = Left::default();
+        }
     }
 
     /// False if no row of the topic is held.
@@ -205,6 +224,11 @@ impl<T> Core<T> {
             self.counts.unversioned += 1;
             return (None, of_topic.reread(&update.key, now));
         };
+        if of_topic.distrusts {
+            // The listing to come includes it, or the check after it finds it.
+            self.counts.old += 1;
+            return (None, false);
+        }
         if !of_topic.takes_updates(now) {
             self.counts.old += 1;
             return (None, of_topic.want(clock::after(now, self.patience), Want::CatchUp));
@@ -244,9 +268,10 @@ impl<T> Core<T> {
 
     /// Takes in a state of a row if it is newer than the held one, or if the held one is distrusted.
     fn put(&mut self, new: &NewRow<T>) -> Option<Step<T>> {
-        if self.distrusts
+        let is_left_doubted = self.left.is_doubted;
+        if (self.distrusts || is_left_doubted)
             && let Some(held) = self.rows.get(new.key())
-            && self.topics.get(held.topic()).is_none_or(|of_topic| of_topic.distrusts)
+            && (self.topics.get(held.topic())).map_or(is_left_doubted, |of_topic| of_topic.distrusts)
         {
             return self.rows.correct(new);
         }
@@ -263,7 +288,8 @@ impl<T> Core<T> {
         if is_newer {
             // So that the listing does not report it again.
             self.seen = TableVersion::default();
-            self.went_back(now);
+            self.counts.went_back += 1;
+            self.distrust_soon(now);
         }
         is_newer
     }
@@ -280,9 +306,17 @@ impl<T> Core<T> {
         self.check.hurried = true;
     }
 
+    /// As [`Core::distrust`], at a random moment: all replicas find the reason at about the same time.
+    fn distrust_soon(&mut self, now: Instant) {
+        let random = self.chance.f64();
+        self.distrust(clock::after(now, self.times.spread.mul_f64(random)));
+    }
+
     /// Makes a listing of each topic, at this time, the truth, whatever is held: a row may have moved to another topic.
     pub(super) fn distrust(&mut self, at: Instant) {
         self.distrusts = true;
+        self.left.is_doubted = self.left.topics > 0;
+        self.left.heard = 0;
         // Its answer may be of another history.
         self.check.running = None;
         for of_topic in self.topics.values_mut() {

@@ -155,9 +155,7 @@ impl<T> Core<T> {
         if less {
             self.went_back(now);
         } else if other {
-            // All replicas see it at about the same time, and the server has just begun.
-            let random = self.chance.f64();
-            self.distrust(clock::after(now, self.times.spread.mul_f64(random)));
+            self.distrust_soon(now);
         }
         less || other
     }
@@ -229,6 +227,8 @@ impl<T> Core<T> {
         };
         let before = running.heard;
         running.heard.stored(base.version.version);
+        // A row that is missing, of whatever topic, was deleted since it had an earlier version of the table.
+        running.heard.any = running.heard.any.max(base.table);
         of_topic.standing.heard.stored(base.version.version);
         self.shows_less(base, before, now);
     }
@@ -251,7 +251,11 @@ impl<T> Core<T> {
             Some(of_topic) if of_topic.is_old(new.version()) => None,
             Some(of_topic) => {
                 of_topic.standing.heard.stored(new.version());
-                self.put(new)
+                let step = self.put(new)?;
+                if let Some(of_topic) = self.topics.get_mut(new.topic()) {
+                    of_topic.suspect(key, new.version());
+                }
+                Some(step)
             }
         }
     }

@@ -168,6 +168,10 @@ impl OfTopic {
 
     /// Reads the row of an update without a version. Returns true if nothing was due before.
     pub(super) fn reread(&mut self, key: &Name, now: Instant) -> bool {
+        if self.distrusts {
+            // As with other updates, a listing or the check after it is to come.
+            return false;
+        }
         let want = if self.unversioned.len() < MAX_ROWS_READ {
             self.unversioned.insert(key.clone());
             Want::Rows
@@ -177,7 +181,7 @@ impl OfTopic {
         self.want(now, want)
     }
 
-    /// Notes a row that an update added during a listing: if no page has it, it is gone.
+    /// Notes a row that was added during a listing: if no page has it, it is gone.
     pub(super) fn suspect(&mut self, key: &Name, version: u64) {
         if let Some(listing) = self.listing()
             && listing.base.is_none_or(|base| version <= base.version.version)

@@ -115,6 +115,8 @@ pub(super) struct Play {
     pub(super) now: Instant,
     pub(super) core: Core<u64>,
     pub(super) held: BTreeSet<usize>,
+    /// The removed topics of which rows may be left, and when these are removed.
+    pub(super) leaving: Vec<(Instant, usize)>,
     pub(super) reading: Vec<Reading>,
     /// Results of reads that wait to be merged, in order.
     pub(super) merges: VecDeque<Merge>,
@@ -176,6 +178,7 @@ impl Play {
                 now,
             ),
             held: BTreeSet::new(),
+            leaving: Vec::new(),
             reading: Vec::new(),
             merges: VecDeque::new(),
             told: BTreeMap::new(),
@@ -198,9 +201,22 @@ impl Play {
             return self.hold(index);
         }
         self.core.remove_topic(&name(index));
-        for key in KEYS {
-            let step = self.core.evict(&key.into());
-            self.tell(step);
+        let wait = self.chance.u64(0..12_000) * self.chance.u64(0..2);
+        self.leaving.push((self.now + Duration::from_millis(wait), index));
+    }
+
+    /// Removes the rows of removed topics whose time has come.
+    fn evict(&mut self) {
+        let now = self.now;
+        let due: Vec<_> = self.leaving.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, index) in due {
+            for key in KEYS {
+                if self.core.rows.get(key).is_some_and(|held| *held.topic() == name(index)) {
+                    let step = self.core.evict(&key.into());
+                    self.tell(step);
+                }
+            }
+            self.core.end_evict();
         }
     }
 
@@ -446,6 +462,7 @@ impl Play {
         let end = self.now + time;
         while self.now < end {
             self.now += STEP;
+            self.evict();
             self.chance.shuffle(&mut self.net);
             let now = self.now;
             let due: Vec<_> = self.net.extract_if(.., |(at, _)| *at <= now).collect();
