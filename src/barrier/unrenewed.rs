@@ -144,6 +144,8 @@ mod tests {
     use super::*;
     use crate::registry::Member;
     use crate::stores::memory::MemoryStore;
+    #[cfg(feature = "testing")]
+    use crate::testing::FaultyStore;
 
     fn row(version: u64) -> Detail {
         Detail {
@@ -188,6 +190,29 @@ mod tests {
         store.delete(REPLICAS, "r").unwrap();
         Unrenewed::load(&store, now).unwrap().save(&store).unwrap();
         assert_eq!(Times::load(&store).unwrap(), Times::default());
+    }
+
+    /// The time of an outage does not count, however long the row was watched before.
+    #[cfg(feature = "testing")]
+    #[test]
+    fn no_row_is_removed_while_none_can_be_renewed() {
+        let store = FaultyStore::new();
+        store.create(REPLICAS, "r", "", &Topic::ALL).unwrap();
+        let mut writer = Unrenewed::load(&store, Instant::now()).unwrap();
+        let (id, row) = (Name::from("r"), row(1));
+        let look = |writer: &mut Unrenewed| {
+            writer.look(&store, [(&id, &row)].into_iter());
+            store.get(REPLICAS, "r", None).is_ok()
+        };
+        assert_eq!(watch(&mut writer, 1, 11), [("r".into(), 1)]);
+        store.fail(ErrorKind::Unavailable);
+        look(&mut writer);
+        store.mend();
+        assert!(look(&mut writer));
+        assert_eq!(writer.now.of(&id, 1), Duration::ZERO);
+        // Without an outage it is gone.
+        assert_eq!(watch(&mut writer, 1, 11), [("r".into(), 1)]);
+        assert!(!look(&mut writer));
     }
 
     #[test]
