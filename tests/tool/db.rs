@@ -333,7 +333,13 @@ fn names_stay_literal() {
         assert_eq!(line.iter().map(|line| json(line)).collect::<Vec<_>>(), [row]);
         assert_eq!(db.prints(&["list", table_flag]), line);
         assert_eq!(db.prints(&["list", table_flag, topic_flag]), line);
-        assert_eq!(db.prints(&["list", table_flag, "--topic=other"]), [""; 0]);
+        let none = db.run(&["list", table_flag, "--topic=other"]);
+        assert_eq!((none.code, none.stdout.len()), (Some(0), 0));
+        assert!(
+            none.stderr.contains(r#"with topic "other" in the file"#),
+            "{}",
+            none.stderr
+        );
         let keys = db.prints(&["list", table_flag, "--keys"]);
         assert_eq!(keys.iter().map(|key| json(key)).collect::<Vec<_>>(), [key]);
     }

@@ -1,14 +1,16 @@
 //! `tablecast replica`, and `db --wait`, driven by other programs.
 
 use std::process::Command;
+use std::thread;
 
 use crate::common::{eventually, within};
 use crate::host::{Host, json, socket};
 use crate::process::{End, LIMIT, Process, run, run_unread, tablecast};
+use crossbeam_channel::bounded;
 use serde_json::{Value, json};
-use tablecast::Store;
 use tablecast::store::StoreOptions;
 use tablecast::stores::sqlite::SqliteStore;
+use tablecast::{Store, Topic};
 
 /// The database of a host, and replicas of it.
 struct Rows<'a>(&'a Host);
@@ -109,7 +111,9 @@ fn once_prints_the_rows_and_check_the_differences() {
         assert_eq!(end.stdout, [r#"{"event":"synced","rows":0}"#]);
         let place = host.folder.path().join("rows.db").display().to_string();
         assert!(
-            end.stderr.contains(r#"no row of table "t" in the file"#) && end.stderr.contains(&place),
+            end.stderr
+                .contains(r#"no row of table "t" with topic "none" in the file"#)
+                && end.stderr.contains(&place),
             "{}",
             end.stderr
         );
@@ -117,14 +121,16 @@ fn once_prints_the_rows_and_check_the_differences() {
         let end = run(rows.replica(&["--table", "tt", "--once"]));
         assert_eq!((end.code, end.stdout.len()), (Some(0), 3), "{}", end.stderr);
         assert!(
-            end.stderr.contains(r#"no row of table "tt" in the file"#),
+            end.stderr
+                .contains(r#"no row of table "tt" with topic "D" in the file"#),
             "{}",
             end.stderr
         );
         let end = run(rows.replica(&["--table", "tt", "--check"]));
         assert_eq!((end.code, end.stdout.len()), (Some(0), 0), "{}", end.stderr);
         assert!(
-            end.stderr.contains(r#"no row of table "tt" in the file"#),
+            end.stderr
+                .contains(r#"no row of table "tt" with topic "D" in the file"#),
             "{}",
             end.stderr
         );
@@ -132,6 +138,37 @@ fn once_prints_the_rows_and_check_the_differences() {
         assert_eq!(end.code, Some(1));
         assert!(end.stderr.contains("9 changes"), "{}", end.stderr);
         assert_eq!(run(rows.replica(&["--once", "--count", "1"])).code, Some(2));
+    });
+}
+
+/// More changes come during a comparison than wait to be printed.
+#[test]
+fn a_table_that_is_being_written_is_compared() {
+    within(4 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        let store = SqliteStore::open(host.folder.path().join("rows.db"), StoreOptions::default()).unwrap();
+        let keys: Vec<_> = (0..20_000).map(|key| key.to_string()).collect();
+        let value = |number: usize| format!("{number:01000}");
+        for key in &keys {
+            store.create("t", key, &value(0), &Topic::ALL).unwrap();
+        }
+        let (stop, stopped) = bounded::<()>(0);
+        let write = || {
+            for (number, key) in keys.iter().cycle().enumerate() {
+                if stopped.try_recv().is_err_and(|e| e.is_disconnected()) {
+                    return;
+                }
+                store.set("t", key, &value(number)).unwrap();
+            }
+        };
+        let end = thread::scope(|scope| {
+            scope.spawn(write);
+            let end = run(rows.replica(&["--check", "--timeout", "30"]));
+            drop(stop);
+            end
+        });
+        assert_eq!((end.code, end.stdout), (Some(0), Vec::new()), "{}", end.stderr);
     });
 }
 

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
 use serde::Serialize;
 use tablecast::database::Entry;
 use tablecast::replica::{Difference, Replica, ReplicaOptions, ReplicaTable, RowChange};
-use tablecast::{Config, Error, ErrorKind, Name, Node, Result, Store};
+use tablecast::{Config, Error, ErrorKind, Name, Node, Result, Store, Topic};
 
 use crate::line::version_text;
 use crate::metrics::MetricsArgs;
@@ -118,10 +118,13 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let mut names = BTreeSet::new();
     for name in args.table.iter().filter(|name| names.insert(*name)) {
         let table = replica.raw_table(name.as_str())?;
-        let (sender, name) = (sender.clone(), table.name().clone());
-        // Waits for the printing: nothing may be lost. It is refused only at the end.
-        let change = move |change: &RowChange<String>| drop(sender.send((name.clone(), change.clone())));
-        table.on_change(change).detach();
+        // A comparison prints no changes, and nothing would receive them meanwhile.
+        if !args.check {
+            let (sender, name) = (sender.clone(), table.name().clone());
+            // Waits for the printing: nothing may be lost. It is refused only at the end.
+            let change = move |change: &RowChange<String>| drop(sender.send((name.clone(), change.clone())));
+            table.on_change(change).detach();
+        }
         tables.push(table);
     }
     // Only now, so that the handlers are there before the first row.
@@ -131,11 +134,13 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let watch = Watch {
         args,
         place: output::place(&config),
+        topics: topics_text(&config.topics),
         replica: &replica,
         end,
         tables,
         changes,
         printed: 0,
+        rows: 0,
         synced: None,
         supervisor: Supervisor::find(),
         columns: args.format.columns(),
@@ -166,12 +171,16 @@ struct Watch<'a> {
     args: &'a Args,
     /// The store, as people look for it.
     place: String,
+    /// The held topics, likewise.
+    topics: String,
     replica: &'a Replica,
     /// The end of the option `--timeout`.
     end: Option<Instant>,
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
     printed: u64,
+    /// The rows that are there by what was printed.
+    rows: usize,
     /// How often the store had gone back when the rows were last there.
     synced: Option<u64>,
     supervisor: Supervisor,
@@ -217,12 +226,14 @@ impl Watch<'_> {
 
     /// Prints this change and those that wait; true if that was enough.
     fn print(&mut self, first: Change, out: &mut impl Write) -> io::Result<bool> {
-        if self.args.check {
-            return Ok(false);
-        }
         for (table, change) in iter::once(first).chain(self.changes.try_iter()).take(CAPACITY) {
             line(&mut self.columns, out, &Line::of(&table, &change))?;
             self.printed += 1;
+            match change {
+                RowChange::Added { .. } => self.rows += 1,
+                RowChange::Removed { .. } => self.rows = self.rows.saturating_sub(1),
+                _ => {}
+            }
             if Some(self.printed) == self.args.count {
                 out.flush()?;
                 return Ok(true);
@@ -238,7 +249,7 @@ impl Watch<'_> {
             self.name_empty_tables();
             return self.compare(out).map(|()| true);
         }
-        let rows: usize = self.tables.iter().map(ReplicaTable::len).sum();
+        let rows = self.rows;
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
         self.supervisor.ready();
@@ -251,7 +262,8 @@ impl Watch<'_> {
         let empty = self.tables.iter().filter(|table| table.is_empty());
         let names: Vec<_> = empty.map(|table| format!("table {:?}", table.name())).collect();
         if !names.is_empty() {
-            output::say(&format!("there is no row of {} in {}", names.join(" or "), self.place));
+            let (names, topics) = (names.join(" or "), &self.topics);
+            output::say(&format!("there is no row of {names} with {topics} in {}", self.place));
         }
     }
 
@@ -269,6 +281,15 @@ impl Watch<'_> {
                 format!("{count} rows differ from the store"),
             )),
         }
+    }
+}
+
+fn topics_text(topics: &[Topic]) -> String {
+    let names: Vec<String> = topics.iter().map(|topic| format!("{:?}", topic.as_str())).collect();
+    match names.len() {
+        0 => "no topic".into(),
+        1..=4 => format!("topic {}", names.join(" or ")),
+        count => format!("one of {count} topics"),
     }
 }
 

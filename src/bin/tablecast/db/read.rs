@@ -46,16 +46,18 @@ pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool
             Some(columns) => print_columns(rows, &signal, named, columns)?,
         }
     };
-    if !has_printed
-        && store
-            .table_version(table)
-            .map_err(named)?
-            .is_none_or(|seen| seen.version == 0)
-    {
+    if has_printed {
+        return Ok(());
+    }
+    let place = output::place(config);
+    let seen = store.table_version(table).map_err(named)?;
+    if seen.is_none_or(|seen| seen.version == 0) {
         output::say(&format!(
-            "nothing was ever written to table {table:?} in {}; `tablecast db tables` prints the tables",
-            output::place(config)
+            "nothing was ever written to table {table:?} in {place}; `tablecast db tables` prints the tables"
         ));
+    } else if let Some(topic) = topic {
+        let topic = topic.as_str();
+        output::say(&format!("no row of table {table:?} with topic {topic:?} in {place}"));
     }
     Ok(())
 }
