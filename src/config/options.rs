@@ -313,7 +313,8 @@ options! {
         "Time limit of a call of the store, for example while other processes write.";
     deletes_remembered: u32 = 10000 "writes", [1..=10_000_000],
         "Writes of its table for which a store remembers a delete, at least 1,000. A replica that is further behind \
-        reads the whole table.";
+        reads the whole table. Redis keeps up to 63 changes more of each topic, and those of a topic that is no \
+        longer written.";
 }
 
 /// A type that an option can have.

@@ -68,6 +68,10 @@ pub struct StoreOptions {
     pub timeout: Duration,
     /// Number of writes of its table for which a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that
     /// is further behind has to list the table; see [`Store::changes`]. Default: 10,000.
+    ///
+    /// Redis also notes sets, and forgets the oldest notes of a topic at every 64th write of that topic: each topic
+    /// keeps up to 63 more, and one that is no longer written keeps what it had. A note takes about 100 bytes and the
+    /// key.
     pub deletes_remembered: u64,
 }
 
