@@ -49,16 +49,23 @@ pub(super) struct HeldTable {
     pub(super) part: Arc<dyn Part>,
     /// The same as a [`ReplicaTable`].
     pub(super) typed: Box<dyn Any + Send + Sync>,
+    /// Its rows are texts as they are. Others may be of type `String`, too.
+    is_raw: bool,
     _guard: Guard,
 }
 
 impl Holdings {
-    pub(super) fn table<T: Send + Sync + 'static>(&self, name: Name, decode: Decode<T>) -> Result<ReplicaTable<T>> {
+    pub(super) fn table<T: Send + Sync + 'static>(
+        &self,
+        name: Name,
+        decode: Decode<T>,
+        is_raw: bool,
+    ) -> Result<ReplicaTable<T>> {
         let topics = self.topics.lock();
         let mut tables = self.tables.lock();
         if let Some(held) = tables.get(&name) {
             let table = held.typed.downcast_ref::<ReplicaTable<T>>();
-            return table.cloned().ok_or_else(|| {
+            return table.filter(|_| held.is_raw == is_raw).cloned().ok_or_else(|| {
                 let context = format!("table {name:?} is held with another type of rows");
                 Error::new(ErrorKind::InvalidInput, context)
             });
@@ -87,6 +94,7 @@ impl Holdings {
         let held = HeldTable {
             part,
             typed: Box::new(table.clone()),
+            is_raw,
             _guard: guard,
         };
         tables.insert(name, held);
@@ -144,14 +152,25 @@ impl Holdings {
         is_missing: impl Fn(&Arc<dyn Part>) -> bool,
     ) -> Result<()> {
         let none_missing = || !self.parts.read().iter().any(&is_missing);
-        if self.signal.wait(deadline(timeout), none_missing) {
+        let deadline = deadline(timeout);
+        if self.signal.wait(deadline, none_missing) && self.wait_indexed(deadline) {
             return Ok(());
         }
         let parts = self.parts.read();
-        let missing = parts.iter().filter(|part| is_missing(part)).map(|part| &**part.name());
+        let is_missing = |part: &&Arc<dyn Part>| is_missing(part) || part.unindexed().is_some();
+        let missing = parts.iter().filter(is_missing).map(|part| &**part.name());
         let missing: Vec<&str> = missing.collect();
         let context = format!("{what} within {timeout:?}: tables {missing:?}");
         Err(Error::new(ErrorKind::Timeout, context))
+    }
+
+    /// Waits until the indexes have what is merged by now; returns false if they do not by `deadline`.
+    pub(super) fn wait_indexed(&self, deadline: Instant) -> bool {
+        let behind = self.parts().into_iter();
+        let behind = behind.filter_map(|part| part.unindexed().map(|number| (part, number)));
+        let behind: Vec<_> = behind.collect();
+        let is_indexed = || behind.iter().all(|(part, number)| part.has_indexed(*number));
+        self.signal.wait(deadline, is_indexed)
     }
 
     pub(super) fn stats(&self) -> ReplicaStats {

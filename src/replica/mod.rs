@@ -167,7 +167,7 @@ impl Replica {
     /// decoding panics, the row is reported as [malformed](RowChange::Malformed), with [`ErrorKind::Panicked`].
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if it is held with another type.
+    /// [`ErrorKind::InvalidInput`] if it is held with another type, or [as text](Replica::raw_table).
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
         let decode: Decode<T> = |table, key, text| {
             // The row type's own code: a panic must not end the reading thread.
@@ -175,7 +175,7 @@ impl Replica {
             let row = error::contain(what, || Table::read(table, key, &text));
             row.flatten().map_err(|error| (text.into_owned(), error))
         };
-        let table = self.holdings.table(table.name(), decode);
+        let table = self.holdings.table(table.name(), decode, false);
         self.tell_holdings();
         table
     }
@@ -183,9 +183,10 @@ impl Replica {
     /// Holds the rows of a table as text. A table already held as text is returned.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if it is held with another type.
+    /// [`ErrorKind::InvalidInput`] if its rows are decoded.
     pub fn raw_table(&self, table: impl Into<Name>) -> Result<ReplicaTable<String>> {
-        let table = self.holdings.table(table.into(), |_, _, text| Ok(text.into_owned()));
+        let decode: Decode<String> = |_, _, text| Ok(text.into_owned());
+        let table = self.holdings.table(table.into(), decode, true);
         self.tell_holdings();
         table
     }
@@ -228,12 +229,13 @@ impl Replica {
         is_held
     }
 
-    /// True if all rows of all tables and topics have been read, and nothing has required a new listing since.
+    /// True if all rows of all tables and topics have been read, and the store has not gone back since. A replica that
+    /// has missed changes is synced, too: see [`Replica::staleness`] and [`Replica::wait_current`].
     pub fn is_synced(&self) -> bool {
         self.holdings.parts.read().iter().all(|part| part.is_synced())
     }
 
-    /// Waits until [`Replica::is_synced`].
+    /// Waits until [`Replica::is_synced`]. As the other waits, also for the indexes.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], with the tables that are missing.
@@ -265,8 +267,8 @@ impl Replica {
         let deadline = deadline(timeout);
         self.holdings.signal.wait(deadline, || covers() != Some(false));
         match covers() {
-            Some(true) => Ok(()),
-            Some(false) => {
+            Some(true) if self.holdings.wait_indexed(deadline) => Ok(()),
+            Some(_) => {
                 let context = format!("table {table:?} not at version {} within {timeout:?}", version.version);
                 Err(Error::new(ErrorKind::Timeout, context))
             }

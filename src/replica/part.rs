@@ -42,6 +42,10 @@ pub(super) trait Part: Send + Sync {
     fn waiting(&self) -> usize;
     fn is_synced(&self) -> bool;
     fn is_current(&self, since: Instant) -> bool;
+    /// The last merged change, for [`Part::has_indexed`]; `None` if the indexes have all.
+    fn unindexed(&self) -> Option<u64>;
+    /// True if the indexes have everything up to this change.
+    fn has_indexed(&self, number: u64) -> bool;
     fn holds(&self, topic: &Topic) -> bool;
     fn position(&self, topic: &Topic) -> Option<TableVersion>;
     fn proven(&self, topic: &Topic) -> Option<Instant>;

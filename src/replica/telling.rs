@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -9,10 +10,11 @@ use super::core::Rows;
 use super::map::Iter;
 use super::row::{Held, MalformedRow, RowChange, Step, Undecoded};
 use super::typed::{State, Typed};
-use super::watch::{Telling, Watcher};
+use super::watch::{Telling, Watcher, Watchers};
 use crate::dispatcher::{Callback, Guard, Handler};
 use crate::error::{contain, report};
 use crate::table::Entry;
+use crate::thread::deadline;
 
 /// The most rows reported to a new handler, or looked at to be removed, in one job; other jobs run in between.
 pub(super) const AT_ONCE: usize = 256;
@@ -36,43 +38,93 @@ impl<T> Rest<T> {
 pub(super) struct Merged<T> {
     /// The row, if it does not decode.
     malformed: Option<Arc<MalformedRow>>,
+    /// The indexes to change, before any handler is called.
+    indexing: Option<Telling<T>>,
     /// The handlers to call.
     telling: Option<Telling<T>>,
-    /// A state that the handlers are not told.
-    skipped: Option<Held<T>>,
+    /// The states that the indexes, and the handlers, are not told.
+    skipped: [Option<Held<T>>; 2],
 }
 
 impl<T> State<T> {
+    /// The handlers, or the indexes.
+    fn watchers(&mut self, are_indexes: bool) -> &mut Watchers<T> {
+        match are_indexes {
+            true => &mut self.indexes,
+            false => &mut self.watchers,
+        }
+    }
+
     /// Takes note of a change; returns what to report once the lock is free.
     pub(super) fn note(&mut self, step: Step<T>) -> Merged<T> {
         let malformed = match &step.after {
             Some(Held::Malformed(it)) => Some(Arc::clone(&it.row)),
             _ => None,
         };
+        let (indexing, unindexed) = match self.indexes.is_needed() {
+            true => self.indexes.change(step.clone()),
+            false => (None, None),
+        };
         let (telling, skipped) = self.watchers.change(step);
         Merged {
             malformed,
+            indexing,
             telling,
-            skipped,
+            skipped: [unindexed, skipped],
         }
     }
 }
 
 impl<T: Send + Sync + 'static> Typed<T> {
-    pub(super) fn tell_merged(&self, merged: Merged<T>, needs_word: bool) {
-        self.drop_rows(merged.skipped);
-        if let Some(row) = merged.malformed {
-            report!(&row.error, self.hook.as_ref());
+    /// Changes the indexes, and then calls the handlers. `unindexed` is the last change of the indexes.
+    pub(super) fn tell_merged(&self, merged: &mut [Merged<T>], unindexed: Option<u64>, needs_word: bool) {
+        if let Some(number) = unindexed {
+            self.tell_indexes(merged, number);
         }
-        let mut telling = merged.telling;
-        while let Some(Telling { step, watchers }) = telling.take() {
-            if !watchers.is_empty() {
-                self.tell(&step, &watchers);
-                if needs_word {
-                    telling = self.state.write().watchers.told(&step.key);
-                }
+        for merged in merged {
+            self.drop_rows((std::mem::take(&mut merged.skipped), merged.indexing.take()));
+            if let Some(row) = merged.malformed.take() {
+                report!(&row.error, self.hook.as_ref());
             }
-            self.drop_rows((step, watchers));
+            while let Some(Telling { step, watchers }) = merged.telling.take() {
+                if !watchers.is_empty() {
+                    self.tell(&step, &watchers);
+                    if needs_word {
+                        let mut state = self.state.write();
+                        merged.telling = state.watchers.told(&step.key);
+                        let unindexed = state.indexes.untold().filter(|_| merged.telling.is_some());
+                        drop(state);
+                        self.await_indexes(unindexed);
+                    }
+                }
+                self.drop_rows((step, watchers));
+            }
+        }
+    }
+
+    fn tell_indexes(&self, merged: &mut [Merged<T>], number: u64) {
+        let mut all: Vec<_> = merged.iter_mut().filter_map(|merged| merged.indexing.take()).collect();
+        let mut is_told = false;
+        while !all.is_empty() {
+            all.iter().for_each(|it| self.tell(&it.step, &it.watchers));
+            let mut state = self.state.write();
+            let next = all.iter().filter_map(|it| state.indexes.told(&it.step.key)).collect();
+            is_told = state.indexes.has_told(number);
+            drop(state);
+            let told = std::mem::replace(&mut all, next);
+            told.into_iter().for_each(|it| self.drop_rows((it.step, it.watchers)));
+        }
+        self.signal.notify();
+        if !is_told {
+            self.await_indexes(Some(number));
+        }
+    }
+
+    /// Waits until the indexes have this change: another thread is about to make it. That calls nothing that waits.
+    fn await_indexes(&self, number: Option<u64>) {
+        if let Some(number) = number {
+            self.signal
+                .wait(deadline(Duration::MAX), || self.state.read().indexes.has_told(number));
         }
     }
 
@@ -115,7 +167,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         }
     }
 
-    /// Registers a handler and calls it for all present rows: on the dispatcher's threads, or on this one if `here`.
+    /// Registers a handler and calls it for all present rows, on the dispatcher's threads; or an index, on this one, if
+    /// `here`.
     pub(super) fn watch(self: &Arc<Self>, handler: impl Handler<RowChange<T>>, here: bool) -> Guard {
         let ended = Arc::clone(&self.ended);
         // An index follows the rows that stay.
@@ -126,7 +179,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let watcher: Watcher<T> = Arc::new(Callback::new(call));
         let table = Arc::clone(self);
         let guard = watcher.guard(move || {
-            let swept = table.state.write().watchers.sweep();
+            let swept = table.state.write().watchers(here).sweep();
             drop(swept);
         });
         let table = Arc::clone(self);
@@ -136,9 +189,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 // Its guard may have looked for it before it was there.
                 return drop(state);
             }
-            state.watchers.begin(Arc::clone(&watcher));
+            state.watchers(here).begin(Arc::clone(&watcher));
             let rows = Rest::of(&state.core.rows);
+            let unindexed = state.indexes.untold();
             drop(state);
+            if !here {
+                table.await_indexes(unindexed);
+            }
             table.tell_all(watcher, rows, here);
         };
         if here {
@@ -154,9 +211,15 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let told = std::slice::from_ref(&watcher);
         for _ in 0..if here { usize::MAX } else { AT_ONCE } {
             let Some(held) = self.next_of(&mut rows) else {
-                while watcher.is_live()
-                    && let Some(since) = { self.state.write().watchers.since(&watcher) }
-                {
+                while watcher.is_live() {
+                    let mut state = self.state.write();
+                    let since = state.watchers(here).since(&watcher);
+                    let unindexed = state.indexes.untold();
+                    drop(state);
+                    let Some(since) = since else { return };
+                    if !here {
+                        self.await_indexes(unindexed);
+                    }
                     since.values().for_each(|step| self.tell(step, told));
                 }
                 return;

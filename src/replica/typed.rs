@@ -59,6 +59,8 @@ pub(super) struct Typed<T> {
 pub(super) struct State<T> {
     pub(super) core: Core<T>,
     pub(super) watchers: Watchers<T>,
+    /// As handlers that are called before the others. Other threads wait for them, so all note which rows are busy.
+    pub(super) indexes: Watchers<T>,
 }
 
 impl<T: Send + Sync + 'static> Typed<T> {
@@ -73,11 +75,15 @@ impl<T: Send + Sync + 'static> Typed<T> {
     ) -> Typed<T> {
         let hasher = DefaultHashBuilder::default();
         let core = Core::new(options.times(), hasher.hash_one(&name), clock::now());
-        let watchers = Watchers::new(dispatcher.is_alone());
+        let state = State {
+            core,
+            watchers: Watchers::new(dispatcher.is_alone()),
+            indexes: Watchers::new(false),
+        };
         Typed {
             name,
             decode,
-            state: RwLock::new(State { core, watchers }),
+            state: RwLock::new(state),
             readers: AtomicUsize::new(0),
             ended,
             found: Mutex::default(),
@@ -195,10 +201,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
     pub(super) fn merge(&self, change: impl FnOnce(&mut Core<T>) -> Option<Step<T>>) {
         let mut state = self.state.write();
         let Some(step) = change(&mut state.core) else { return };
-        let merged = state.note(step);
-        let needs_word = state.watchers.needs_word();
+        let mut merged = [state.note(step)];
+        let (unindexed, needs_word) = (state.indexes.untold(), state.watchers.needs_word());
         self.give_turn(state);
-        self.tell_merged(merged, needs_word);
+        self.tell_merged(&mut merged, unindexed, needs_word);
     }
 
     /// As [`Typed::merge`], for many rows, some at a time, so that readers do not wait for all.
@@ -224,10 +230,11 @@ impl<T: Send + Sync + 'static> Typed<T> {
                     merged.push(state.note(step));
                 }
             }
-            let needs_word = state.watchers.needs_word();
+            let (unindexed, needs_word) = (state.indexes.untold(), state.watchers.needs_word());
             // Rows that are replaced or not taken are dropped without the lock.
             self.give_turn(state);
-            merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
+            self.tell_merged(&mut merged, unindexed, needs_word);
+            merged.clear();
             some.clear();
         }
     }
@@ -288,7 +295,9 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         let close = move || {
             table.evict_rows(None, |table| {
                 // Other threads may still have to report what they have merged.
-                let handlers = table.state.write().watchers.close();
+                let mut state = table.state.write();
+                let handlers = (state.watchers.close(), state.indexes.close());
+                drop(state);
                 drop(handlers);
             });
         };
@@ -299,8 +308,12 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         self.remove_all_topics();
         let none = Watchers::new(self.dispatcher.is_alone());
         // Handlers may hold the table, and dropping them runs the program's code, so without the lock.
-        let watchers = std::mem::replace(&mut self.state.write().watchers, none);
-        drop(watchers);
+        let mut state = self.state.write();
+        let watchers = std::mem::replace(&mut state.watchers, none);
+        // These get what is merged already.
+        let indexes = state.indexes.close();
+        drop(state);
+        drop((watchers, indexes));
     }
 
     fn handle_loss(&self) {
@@ -364,6 +377,14 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
 
     fn is_synced(&self) -> bool {
         self.state.write().core.is_synced()
+    }
+
+    fn unindexed(&self) -> Option<u64> {
+        self.state.read().indexes.untold()
+    }
+
+    fn has_indexed(&self, number: u64) -> bool {
+        self.state.read().indexes.has_told(number)
     }
 
     fn is_current(&self, since: Instant) -> bool {

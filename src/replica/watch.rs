@@ -19,11 +19,21 @@ pub(super) struct Watchers<T> {
     live: Arc<Vec<Watcher<T>>>,
     /// The handlers that are still being called for the present rows, with the changes since.
     new: Vec<(Watcher<T>, Since<T>)>,
-    /// The rows that are being reported, with the changes to report after that. Unused if one thread does everything.
-    busy: HashMap<Name, VecDeque<Telling<T>>>,
+    /// The rows that are being reported. Unused if one thread does everything.
+    busy: HashMap<Name, Busy<T>>,
+    /// The number of changes of busy rows so far.
+    noted: u64,
     is_alone: bool,
     /// The table is no longer held: there is nothing more to report to handlers than what is noted.
     is_closed: bool,
+}
+
+/// A row that is being reported.
+struct Busy<T> {
+    /// The number of the change that is being reported.
+    number: u64,
+    /// The changes to report after that, with their numbers.
+    waiting: VecDeque<(u64, Telling<T>)>,
 }
 
 /// A change, and the handlers to call.
@@ -38,6 +48,7 @@ impl<T> Watchers<T> {
             live: Arc::default(),
             new: Vec::new(),
             busy: HashMap::new(),
+            noted: 0,
             is_alone,
             is_closed: false,
         }
@@ -62,26 +73,48 @@ impl<T> Watchers<T> {
         if self.is_alone || self.live.is_empty() {
             return (Some(telling), None);
         }
-        let Some(waiting) = self.busy.get_mut(&telling.step.key) else {
-            self.busy.insert(telling.step.key.clone(), VecDeque::new());
+        self.noted += 1;
+        let Some(busy) = self.busy.get_mut(&telling.step.key) else {
+            let busy = Busy {
+                number: self.noted,
+                waiting: VecDeque::new(),
+            };
+            self.busy.insert(telling.step.key.clone(), busy);
             return (Some(telling), None);
         };
-        if let Some(last) = waiting.back_mut()
+        if let Some((_, last)) = busy.waiting.back_mut()
             && Arc::ptr_eq(&last.watchers, &telling.watchers)
         {
             return (None, last.step.join(telling.step));
         }
-        waiting.push_back(telling);
+        busy.waiting.push_back((self.noted, telling));
         (None, None)
+    }
+
+    /// True if a change has to be noted.
+    pub(super) fn is_needed(&self) -> bool {
+        !self.live.is_empty() || !self.new.is_empty()
+    }
+
+    /// The last change so far, for [`Watchers::has_told`]; `None` if all are reported.
+    pub(super) fn untold(&self) -> Option<u64> {
+        (!self.busy.is_empty()).then_some(self.noted)
+    }
+
+    /// True if everything up to this change is reported.
+    pub(super) fn has_told(&self, number: u64) -> bool {
+        self.busy.values().all(|busy| busy.number > number)
     }
 
     /// A change of this row was reported: returns the next to report.
     pub(super) fn told(&mut self, key: &str) -> Option<Telling<T>> {
-        let next = self.busy.get_mut(key)?.pop_front();
-        if next.is_none() {
+        let busy = self.busy.get_mut(key)?;
+        let Some((number, next)) = busy.waiting.pop_front() else {
             self.busy.remove(key);
-        }
-        next
+            return None;
+        };
+        busy.number = number;
+        Some(next)
     }
 
     pub(super) fn needs_word(&self) -> bool {

@@ -27,19 +27,19 @@ fn synced(world: &World) -> (Replica, ReplicaTable<String>) {
 }
 
 /// A gate: says that somebody is at it, and waits until it is opened.
-struct Gate {
+pub(crate) struct Gate {
     came: Sender<()>,
     opened: Receiver<()>,
 }
 
 /// A gate, its visitors, and what opens it for all when it is dropped.
-fn gate() -> (Gate, Receiver<()>, Sender<()>) {
+pub(crate) fn gate() -> (Gate, Receiver<()>, Sender<()>) {
     let ((came, comes), (open, opened)) = (unbounded(), bounded(0));
     (Gate { came, opened }, comes, open)
 }
 
 impl Gate {
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let _ = self.came.send(());
         let _ = self.opened.recv();
     }

@@ -11,6 +11,7 @@ mod fleet;
 mod front;
 mod handlers;
 mod holding;
+mod indexes;
 #[cfg(feature = "redis")]
 mod redis;
 #[path = "../common/rig.rs"]

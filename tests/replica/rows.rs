@@ -271,6 +271,11 @@ fn topics_and_tables_come_and_go() {
         assert!(replica.position("t", &topic("a")).is_none());
         assert_eq!(replica.table(PORTS).unwrap().name(), &*PORTS.name());
         assert_eq!(replica.raw_table("ports").unwrap_err().kind(), ErrorKind::InvalidInput);
+        // Texts as they are, and texts that are decoded.
+        replica.raw_table("texts").unwrap();
+        let decoded = replica.table(Table::<String>::new("texts"));
+        assert_eq!(decoded.unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert!(replica.raw_table("texts").is_ok());
         assert!(replica.remove_table("t") && !replica.remove_table("t"));
         eventually(LONG, || table.is_empty() && told.rows().is_empty());
     });
