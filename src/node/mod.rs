@@ -59,8 +59,8 @@ pub(crate) use running::Running;
 /// example.
 ///
 /// Each part is created on first use and shared from then on, except replicas, listeners and notifiers: each call makes
-/// another one, which is the caller's. Dropping the node stops its parts in the right order: first the subscriber, then
-/// the callbacks, and then the publisher, which sends a goodbye, or the service. A publisher, database or store that
+/// another one, which is the caller's. Dropping the node stops its parts in the right order: first the callbacks, then
+/// the publisher, which sends a goodbye, or the service, and the subscriber last. A publisher, database or store that
 /// the program still holds stays open until it is dropped. Drop replicas, listeners and notifiers before the node:
 /// without its subscriber and dispatcher they receive nothing more.
 ///

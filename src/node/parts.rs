@@ -16,12 +16,12 @@ use crate::transport::Driver;
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) discovery: Option<Discovery>,
-    pub(super) subscriber: Option<Arc<Subscriber>>,
     pub(super) dispatcher: Option<Arc<Dispatcher>>,
     pub(super) database: Option<Arc<Database>>,
     pub(super) publisher: Option<Arc<Publisher>>,
     pub(super) monitors: Vec<Monitor>,
     pub(super) service: Option<Arc<Service>>,
+    pub(super) subscriber: Option<Arc<Subscriber>>,
     /// Dropped after the publisher and the service, so that subscribers that follow the row have the goodbye by then.
     pub(super) registrations: Vec<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
@@ -34,9 +34,6 @@ impl Parts {
         if let Some(discovery) = &self.discovery {
             discovery.stop();
         }
-        if let Some(subscriber) = &self.subscriber {
-            subscriber.stop();
-        }
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop();
         }
@@ -48,6 +45,10 @@ impl Parts {
         drop((self.monitors, self.database, self.publisher));
         if let Some(service) = &self.service {
             service.stop();
+        }
+        // Until here it takes what the node's own publisher sends: libzmq waits for a peer that goes just before the end.
+        if let Some(subscriber) = &self.subscriber {
+            subscriber.stop();
         }
     }
 }

@@ -7,6 +7,7 @@ mod common;
 mod crowd;
 mod cut;
 mod descriptors;
+mod ends;
 mod names;
 #[path = "../common/network.rs"]
 mod net;
