@@ -263,6 +263,7 @@ impl Relay {
 
     /// Passes on until it is stopped, or receiving fails.
     fn pass_on(&self, inbound: &mut dyn Inbound, link: &Link, run: &mut Run) -> Result<()> {
+        self.flush(link, run);
         // A frame has come in since the last wait: the next ones are joined.
         let mut is_behind = false;
         loop {

@@ -17,7 +17,7 @@ const PROCESSES: usize = 5;
 /// Updates of a round.
 const COUNT: usize = 2000;
 
-/// The time from the first send until every subscriber has every update, which is without end if one is missing.
+/// The time from the first send until every subscriber has every update; panics after a minute if one is missing.
 pub fn fan_out(way: Way<'_>) -> Duration {
     let port = if way.is_raw() {
         "tcp://127.0.0.1:*"

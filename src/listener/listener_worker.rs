@@ -197,8 +197,7 @@ impl ListenerWorker {
 
     /// Finishes the begun events, and waits a little for confirmations under way.
     fn leave(mut self, run: &Run) {
-        let start = Instant::now();
-        let mut idle = start;
+        let (mut handled, mut idle) = (Instant::now(), Instant::now());
         // Announces that it is leaving.
         run.registration().inspect(|registration| registration.renew());
         loop {
@@ -209,8 +208,11 @@ impl ListenerWorker {
             if is_busy {
                 idle = Instant::now();
             }
+            if is_handling {
+                handled = Instant::now();
+            }
             // What cannot be marked is given up, but no event from which others are to be kept.
-            let is_given_up = !is_handling && start.elapsed() > self.base.options.retention;
+            let is_given_up = handled.elapsed() > self.base.options.retention;
             if is_given_up || !is_busy && (is_settled || idle.elapsed() >= DRAIN) {
                 break;
             }

@@ -82,7 +82,7 @@ impl Publisher {
     ///
     /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
     /// the call returns as soon as the update is accepted, and the update is sent with others of its topic. If the
-    /// transport takes it, that is at most 250 microseconds later, or 2 microseconds for each subscriber, up to 5
+    /// transport takes it, that is at most 250 microseconds later, or 5 microseconds for each subscriber, up to 5
     /// milliseconds: about as long as a message to all takes. If it fails, its number stays used, so that subscribers
     /// find it missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of
     /// the option `join_frames` turns bursts off.

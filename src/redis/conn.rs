@@ -171,6 +171,11 @@ impl Conn {
         request.write_packed_command(&mut self.output);
     }
 
+    /// True if a part of the output was sent.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.sent > 0
+    }
+
     /// Sends the whole output.
     ///
     /// # Errors

@@ -153,11 +153,15 @@ impl Holdings {
     ) -> Result<()> {
         let none_missing = || !self.parts.read().iter().any(&is_missing);
         let deadline = deadline(timeout);
-        if self.signal.wait(deadline, none_missing) && self.wait_indexed(deadline) {
+        let all_there = self.signal.wait(deadline, none_missing);
+        if all_there && self.wait_indexed(deadline) {
             return Ok(());
         }
         let parts = self.parts.read();
-        let is_missing = |part: &&Arc<dyn Part>| is_missing(part) || part.unindexed().is_some();
+        let is_missing = |part: &&Arc<dyn Part>| match all_there {
+            true => part.unindexed().is_some(),
+            false => is_missing(part),
+        };
         let missing = parts.iter().filter(is_missing).map(|part| &**part.name());
         let missing: Vec<&str> = missing.collect();
         let context = format!("{what} within {timeout:?}: tables {missing:?}");

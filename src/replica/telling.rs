@@ -15,6 +15,7 @@ use crate::dispatcher::{Callback, Guard, Handler};
 use crate::error::{contain, report};
 use crate::table::Entry;
 use crate::thread::deadline;
+use crate::update::Name;
 
 /// The most rows reported to a new handler, or looked at to be removed, in one job; other jobs run in between.
 pub(super) const AT_ONCE: usize = 256;
@@ -94,7 +95,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
                         merged.telling = state.watchers.told(&step.key);
                         let unindexed = state.indexes.untold().filter(|_| merged.telling.is_some());
                         drop(state);
-                        self.await_indexes(unindexed);
+                        if let Some(number) = unindexed {
+                            self.await_indexed(std::slice::from_ref(&step.key), number);
+                        }
                     }
                 }
                 self.drop_rows((step, watchers));
@@ -103,21 +106,33 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 
     fn tell_indexes(&self, merged: &mut [Merged<T>], number: u64) {
-        let mut all: Vec<_> = merged.iter_mut().filter_map(|merged| merged.indexing.take()).collect();
+        // Without an index it is nobody's turn.
+        let indexing = |merged: &mut Merged<T>| merged.indexing.take_if(|it| !it.watchers.is_empty());
+        let mut all: Vec<_> = merged.iter_mut().filter_map(indexing).collect();
+        let told_next = merged.iter().filter_map(|merged| merged.telling.as_ref());
+        let keys: Vec<_> = told_next.map(|telling| telling.step.key.clone()).collect();
         let mut is_told = false;
         while !all.is_empty() {
             all.iter().for_each(|it| self.tell(&it.step, &it.watchers));
             let mut state = self.state.write();
             let next = all.iter().filter_map(|it| state.indexes.told(&it.step.key)).collect();
-            is_told = state.indexes.has_told(number);
+            is_told = keys.iter().all(|key| state.indexes.has_told_of(key, number));
             drop(state);
             let told = std::mem::replace(&mut all, next);
             told.into_iter().for_each(|it| self.drop_rows((it.step, it.watchers)));
         }
         self.signal.notify();
         if !is_told {
-            self.await_indexes(Some(number));
+            self.await_indexed(&keys, number);
         }
+    }
+
+    /// Waits until the indexes have the changes of these rows up to this one.
+    fn await_indexed(&self, keys: &[Name], number: u64) {
+        self.signal.wait(deadline(Duration::MAX), || {
+            let state = self.state.read();
+            keys.iter().all(|key| state.indexes.has_told_of(key, number))
+        });
     }
 
     /// Waits until the indexes have this change: another thread is about to make it. That calls nothing that waits.

@@ -106,6 +106,11 @@ impl<T> Watchers<T> {
         self.busy.values().all(|busy| busy.number > number)
     }
 
+    /// As [`Watchers::has_told`], for the changes of one row.
+    pub(super) fn has_told_of(&self, key: &Name, number: u64) -> bool {
+        self.busy.get(key).is_none_or(|busy| busy.number > number)
+    }
+
     /// A change of this row was reported: returns the next to report.
     pub(super) fn told(&mut self, key: &str) -> Option<Telling<T>> {
         let busy = self.busy.get_mut(key)?;

@@ -50,7 +50,7 @@ impl Waiting {
         true
     }
 
-    /// Takes out the frame, of so many.
+    /// Takes out the joined frames, with their topic.
     pub(super) fn take(&mut self) -> Option<(Topic, Joined)> {
         let (topic, _, joined) = self.open.take()?;
         (joined.count() > 0).then_some((topic, joined))

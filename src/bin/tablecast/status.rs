@@ -49,11 +49,11 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     if live.is_ok() {
         listen(config.hello_interval_ms, &signal)?;
     }
+    let status = subscriber.status();
     let replicas = replicas(&node).unwrap_or_else(|e| {
         log::info!("the replicas are not known: {e}");
         Vec::new()
     });
-    let status = subscriber.status();
     let text = match args.format.is_json() {
         true => lines(&status, &replicas).map_err(|e| output::failed(e.into()))?,
         false if replicas.is_empty() => table(&status),
@@ -74,6 +74,7 @@ fn not_live(status: &SubscriberStatus, timeout: Duration) -> String {
     let missing: Vec<String> = missing.collect();
     let missing = match status.addresses.is_empty() {
         true => "there is no publisher to listen to".into(),
+        false if missing.is_empty() => "it has come only now".into(),
         false => missing.join(", "),
     };
     let is_away = |peer: &AddressStatus| peer.state == AddressState::Connecting && peer.address.contains("tcp://");

@@ -145,7 +145,7 @@ impl RedisOutbound {
                     match link.conn.flush(limit) {
                         Ok(()) => return self.confirm(link, payloads.len(), limit),
                         // The server may have done what it has received.
-                        Err(e) if payloads.len() > 1 => {
+                        Err(e) if payloads.len() > 1 && link.conn.has_begun() => {
                             self.finder.shun(link.conn.node());
                             return Err(partly_sent(e));
                         }
