@@ -7,9 +7,9 @@ use crate::common::{eventually, within};
 use crate::rig::{LONG, quickly};
 use crate::{LIMIT, SECOND};
 
-/// A subscriber that has gone does not hold up the end, whatever it has not taken.
+/// The end waits for a subscriber that is there, and not for one that has gone, whatever that has not taken.
 #[test]
-fn who_has_gone_is_not_waited_for() {
+fn who_is_there_is_waited_for() {
     within(LIMIT, || {
         let options = ZmqOptions {
             linger: LIMIT,

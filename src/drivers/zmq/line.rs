@@ -367,7 +367,7 @@ const MAX_RECOVERY: Duration = Duration::from_secs(60);
 /// A socket with its options, which must be set before it is bound or connected.
 fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &Settings) -> zmq::Result<zmq::Socket> {
     let socket = seat.socket(kind.socket)?;
-    // Only at the end does a sender wait for its peers: libzmq would wait also for those that have gone.
+    // Only at the end does a sender wait, if it has peers: libzmq may also wait for those that have just gone.
     socket.set_linger(0)?;
     socket.set_maxmsgsize(options.max_frame_bytes)?;
     // Not ZMTP's own heartbeats: libzmq aborts the process if one falls due on a connection that was lost while its
