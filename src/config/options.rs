@@ -195,7 +195,7 @@ options! {
         Dragonflow's processes of up to mid-2016.";
     join_frames: JoinFrames = "auto", [is "auto, never or always"],
         "Updates of one topic that are sent close together share a frame, which Dragonflow does not understand: \
-        `auto` while all subscribers are tablecast's and the driver is not Redis, `never`, or `always`.";
+        `auto` while all subscribers are known to be tablecast's, `never`, or `always`.";
     send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
         "Time limit of a send.";
     linger_ms: Duration = 500 "milliseconds", [0..=60_000],

@@ -120,9 +120,9 @@ fn inproc() -> Setup {
 }
 
 #[cfg(feature = "redis")]
-fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
+fn redis_at(address: String, join_frames: tablecast::config::JoinFrames, resource: impl std::any::Any) -> Setup {
     let options = tablecast::drivers::redis::RedisOptions {
-        join_frames: tablecast::config::JoinFrames::Always,
+        join_frames,
         ..Default::default()
     };
     let driver = tablecast::drivers::redis::RedisDriver::new(&address, options).unwrap();
@@ -137,7 +137,7 @@ fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
 #[cfg(feature = "redis")]
 fn redis_server() -> Setup {
     let server = servers::Server::start();
-    redis_at(server.address(), server)
+    redis_at(server.address(), tablecast::config::JoinFrames::Auto, server)
 }
 
 /// A cluster, which the next case uses afterwards.
@@ -146,7 +146,7 @@ fn redis_cluster() -> Setup {
     let lease = servers::Lease::new();
     Setup {
         comes_late: true,
-        ..redis_at(lease.address(), lease)
+        ..redis_at(lease.address(), tablecast::config::JoinFrames::Always, lease)
     }
 }
 

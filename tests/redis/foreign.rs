@@ -1,17 +1,13 @@
 //! redis-py at the other end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::config::JoinFrames;
-use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::Driver;
 use tablecast::{Action, DbUpdate, SubscriberOptions, SyncReason, Topic, TopicState};
 
 use crate::common::within;
 use crate::process::{Process, python};
-use crate::rig::{LONG, Rig, send};
+use crate::rig::{Rig, send};
 use crate::servers::Server;
 use crate::{driver, listening, publisher, subscriber, syncs};
 
@@ -33,41 +29,6 @@ print(client.publish("tenant1", b"\xff no update"), flush=True)
 update = {"table": "lport", "key": "port-1", "action": "delete", "value": None, "topic": "tenant1"}
 print(client.publish("tenant1", json.dumps(update)), flush=True)
 "#;
-
-/// Redis does not show its subscribers: updates share messages only by an option.
-#[test]
-fn a_burst_shares_messages_only_if_it_is_told_so() {
-    within(Duration::from_secs(60), || {
-        let server = Server::start();
-        for (join_frames, is_joined) in [
-            (JoinFrames::Auto, false),
-            (JoinFrames::Never, false),
-            (JoinFrames::Always, true),
-        ] {
-            let options = RedisOptions {
-                join_frames,
-                heartbeat_timeout: LONG,
-                ..RedisOptions::default()
-            };
-            let driver: Arc<dyn Driver> = Arc::new(RedisDriver::new(&server.address(), options).unwrap());
-            let rig = subscriber(&driver);
-            rig.listen(&["D"], &server.address());
-            let publisher = publisher(&driver);
-            for number in 0..500 {
-                send(&publisher, "D", &number.to_string());
-            }
-            for number in 0..500 {
-                assert_eq!(rig.next_key(), number.to_string());
-            }
-            let stats = rig.subscriber.stats();
-            assert_eq!(
-                stats.received - stats.hellos < 500,
-                is_joined,
-                "{join_frames}: {stats:?}"
-            );
-        }
-    });
-}
 
 /// A client that understands one map in a message.
 const LISTENER: &str = r#"

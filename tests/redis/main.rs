@@ -11,6 +11,8 @@ mod connections;
 #[cfg(feature = "zmq")]
 mod foreign;
 mod group;
+#[cfg(feature = "zmq")]
+mod joined;
 mod lateness;
 mod moving;
 mod names;

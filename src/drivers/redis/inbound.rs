@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use crate::config::JoinFrames;
 use crate::drivers::events::{AddressEvent, Events};
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
@@ -96,7 +97,7 @@ impl RedisInbound {
             let State::Linked(link) = &mut peer.state else {
                 continue;
             };
-            let event = match link.read(self.options.max_frame_bytes) {
+            let event = match link.read(self.options.max_frame_bytes, &self.topics) {
                 Ok(None) => continue,
                 Ok(Some(read @ (Read::Message | Read::TooLarge))) => {
                     if step != 0 {
@@ -348,7 +349,8 @@ impl Peer {
                     Ok(lookout) => self.lookout = lookout,
                     Err(e) => events.push(&self.address, AddressEvent::Failed(e)),
                 }
-                let mut link = Box::new(Link::new(found.conn, found.side, found.health));
+                let joins = options.join_frames != JoinFrames::Never;
+                let mut link = Box::new(Link::new(found.conn, found.side, found.health, joins));
                 for topic in topics {
                     link.subscribe(topic);
                 }

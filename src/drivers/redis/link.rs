@@ -1,6 +1,6 @@
 //! A connection with subscriptions: the requests made on it, and its known state.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use ::redis::{PushKind, ServerError, Value, cmd};
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::redis::{Conn, Health, Incoming, RedisOptions, refused};
 use crate::update::Topic;
 
+use super::channels;
 use super::side::Side;
 
 /// A connection to one node.
@@ -21,6 +22,12 @@ pub(super) struct Link {
     side: Option<Side>,
     /// Requests that wait for answers, in order.
     asked: VecDeque<Asked>,
+    /// Topics are subscribed to with their channels for joined updates.
+    joins: bool,
+    /// The user may not have some of these channels.
+    may_not_join: bool,
+    /// The number of topics that are asked for again without those.
+    again: usize,
     /// Topics that the node has refused, with the reason.
     refused: BTreeMap<Topic, ServerError>,
     /// When the node's health was last asked for.
@@ -34,10 +41,19 @@ pub(super) struct Link {
 }
 
 enum Asked {
-    Subscribe(Topic),
-    Unsubscribe,
+    Subscribe(Topic, Channels),
+    Unsubscribe(Channels),
     Probe(Topic),
     Beat,
+}
+
+/// The channels in a request, each of which has its own answer, or one refusal for all.
+enum Channels {
+    One,
+    /// The first of two is not answered yet.
+    Two,
+    /// One, since two were refused.
+    Again,
 }
 
 /// Outcome of a read.
@@ -55,14 +71,19 @@ pub(super) enum Read {
 }
 
 impl Link {
-    pub(super) fn new(mut conn: Conn, side: Option<Conn>, health: Option<Health>) -> Link {
+    /// `joins` if joined updates are understood.
+    pub(super) fn new(mut conn: Conn, side: Option<Conn>, health: Option<Health>, joins: bool) -> Link {
         let now = Instant::now();
         conn.will_subscribe();
         Link {
-            conn,
             since: now,
             side: side.map(Side::new),
             asked: VecDeque::new(),
+            // Publishers in a cluster do not see its subscribers.
+            joins: joins && !conn.in_cluster,
+            may_not_join: false,
+            again: 0,
+            conn,
             refused: BTreeMap::new(),
             beat: now,
             beating: false,
@@ -88,14 +109,25 @@ impl Link {
 
     pub(super) fn subscribe(&mut self, topic: &Topic) {
         self.refused.remove(topic);
-        self.conn.push(cmd("SUBSCRIBE").arg(topic.as_str()));
-        self.asked.push_back(Asked::Subscribe(topic.clone()));
+        let channels = self.push("SUBSCRIBE", topic, self.joins && !self.may_not_join);
+        self.asked.push_back(Asked::Subscribe(topic.clone(), channels));
+    }
+
+    /// Pushes a request about a topic.
+    fn push(&mut self, request: &str, topic: &Topic, joins: bool) -> Channels {
+        let joined = channels::for_joined(topic.as_str().as_bytes()).filter(|_| joins);
+        self.conn.push(cmd(request).arg(topic.as_str()).arg(&joined));
+        match joined {
+            Some(_) => Channels::Two,
+            None => Channels::One,
+        }
     }
 
     pub(super) fn unsubscribe(&mut self, topic: &Topic) {
         self.refused.remove(topic);
-        self.conn.push(cmd("UNSUBSCRIBE").arg(topic.as_str()));
-        self.asked.push_back(Asked::Unsubscribe);
+        // Both, since earlier topics may have both.
+        let channels = self.push("UNSUBSCRIBE", topic, self.joins);
+        self.asked.push_back(Asked::Unsubscribe(channels));
     }
 
     /// Requests refused subscriptions again, and then a reply that follows all of them.
@@ -103,12 +135,16 @@ impl Link {
         for topic in std::mem::take(&mut self.refused).into_keys() {
             self.subscribe(&topic);
         }
-        self.conn.push(cmd("PING").arg(probe.as_str()));
-        self.asked.push_back(Asked::Probe(probe.clone()));
+        self.push_probe(probe.clone());
     }
 
-    /// The next input, without waiting. An error means that the connection is lost.
-    pub(super) fn read(&mut self, max_payload: usize) -> Result<Option<Read>> {
+    fn push_probe(&mut self, probe: Topic) {
+        self.conn.push(cmd("PING").arg(probe.as_str()));
+        self.asked.push_back(Asked::Probe(probe));
+    }
+
+    /// The next input, without waiting; `topics` are those still wanted. An error means that the connection is lost.
+    pub(super) fn read(&mut self, max_payload: usize, topics: &BTreeSet<Topic>) -> Result<Option<Read>> {
         loop {
             if std::mem::take(&mut self.failed_over) {
                 return Ok(Some(Read::Failover));
@@ -117,7 +153,7 @@ impl Link {
                 Some(Incoming::Message) => return Ok(Some(Read::Message)),
                 Some(Incoming::TooLarge) => return Ok(Some(Read::TooLarge)),
                 Some(Incoming::Value(value)) => {
-                    if let Some(read) = self.answered(value)? {
+                    if let Some(read) = self.answered(value, topics)? {
                         return Ok(Some(read));
                     }
                 }
@@ -142,13 +178,14 @@ impl Link {
         Ok(answer.is_some())
     }
 
-    /// The channel and the payload of the message that was just read.
+    /// The topic and the payload of the message that was just read.
     pub(super) fn message(&self) -> [&[u8]; 2] {
-        self.conn.message()
+        let [channel, payload] = self.conn.message();
+        [channels::topic_of(channel), payload]
     }
 
     /// Handles a reply. The server replies in the order of the requests; its own messages come in between.
-    fn answered(&mut self, value: Value) -> Result<Option<Read>> {
+    fn answered(&mut self, value: Value, topics: &BTreeSet<Topic>) -> Result<Option<Read>> {
         let is_push = match &value {
             Value::Push { kind, .. } if !matches!(kind, PushKind::Subscribe | PushKind::Unsubscribe) => {
                 return Ok(None);
@@ -157,13 +194,40 @@ impl Link {
             _ => false,
         };
         match (self.asked.pop_front(), value) {
-            (Some(Asked::Subscribe(topic)), Value::ServerError(why)) => {
-                self.refused.insert(topic, why);
+            (Some(Asked::Subscribe(topic, channels)), Value::ServerError(why)) => {
+                self.again -= usize::from(matches!(channels, Channels::Again));
+                match channels {
+                    // It was unsubscribed meanwhile.
+                    _ if !topics.contains(&topic) => {}
+                    Channels::Two => {
+                        self.may_not_join = true;
+                        self.again += 1;
+                        self.push("SUBSCRIBE", &topic, false);
+                        self.asked.push_back(Asked::Subscribe(topic, Channels::Again));
+                    }
+                    Channels::One | Channels::Again => _ = self.refused.insert(topic, why),
+                }
                 Ok(None)
             }
-            (Some(Asked::Subscribe(_)), _) if is_push => Ok(None),
-            (Some(Asked::Unsubscribe), Value::ServerError(_)) => Ok(None),
-            (Some(Asked::Unsubscribe), _) if is_push => Ok(None),
+            (Some(Asked::Subscribe(topic, Channels::Two)), _) if is_push => {
+                self.asked.push_front(Asked::Subscribe(topic, Channels::One));
+                Ok(None)
+            }
+            (Some(Asked::Subscribe(_, channels)), _) if is_push => {
+                self.again -= usize::from(matches!(channels, Channels::Again));
+                Ok(None)
+            }
+            (Some(Asked::Unsubscribe(_)), Value::ServerError(_)) => Ok(None),
+            (Some(Asked::Unsubscribe(Channels::Two)), _) if is_push => {
+                self.asked.push_front(Asked::Unsubscribe(Channels::One));
+                Ok(None)
+            }
+            (Some(Asked::Unsubscribe(_)), _) if is_push => Ok(None),
+            // It went out before topics that are asked for again.
+            (Some(Asked::Probe(probe)), Value::BulkString(_)) if self.again > 0 => {
+                self.push_probe(probe);
+                Ok(None)
+            }
             (Some(Asked::Probe(_)), Value::ServerError(why)) => {
                 Ok(Some(Read::Refused(refused(self.conn.node(), &why))))
             }

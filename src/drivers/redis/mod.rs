@@ -1,4 +1,5 @@
-//! The Redis driver: the topic is the channel, the message its payload.
+//! The Redis driver: the topic is the channel, the message its payload. Joined updates have a second channel for each
+//! topic, which only this library's subscribers have.
 //!
 //! An address names a Redis: one server, `redis://db1:6379`, or some nodes of a cluster, `redis://db1:6379,db2:6379`,
 //! which name the others; `rediss` means TLS. Every end has one connection, to one node. Each new connection goes to
@@ -9,6 +10,8 @@
 //! one that answered last. If a node of a cluster cannot be reached where the other nodes say it is, the given
 //! addresses are tried.
 
+mod audience;
+mod channels;
 mod connecting;
 mod inbound;
 mod known;
@@ -37,8 +40,10 @@ use outbound::RedisOutbound;
 /// `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; in RESP2 `INFO`; and with a cluster `CLUSTER SLOTS` and
 /// `CLUSTER INFO`. Without the last two it works, but is spread only over the given nodes, and does not notice that a
 /// node is cut off from its cluster. If two addresses are one server, `INFO`, or else `EVAL` and `EVALSHA`, shows that
-/// they are no two masters. The channels are the topics, and the library's own, whose names begin with U+10FFFF and
-/// `tablecast/`.
+/// they are no two masters. To join updates ([`JoinFrames::Auto`](crate::config::JoinFrames::Auto)), a publisher needs
+/// `EVAL`, `EVALSHA`, `PUBSUB` and `INFO`, and all need the channels that are named as the topics, with U+10FFFF and
+/// `tablecast/joined` behind them. The other channels are the topics, and the library's own, whose names begin with
+/// U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {
     servers: Servers,

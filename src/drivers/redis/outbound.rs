@@ -15,6 +15,8 @@ use crate::redis::{Conn, Finder, Limit, RedisOptions, refused};
 use crate::thread;
 use crate::transport::{Outbound, Wake, partly_sent};
 
+use super::audience::Audience;
+
 pub(super) struct RedisOutbound {
     finder: Finder,
     address: String,
@@ -40,6 +42,7 @@ impl Wake for Interrupt {
 struct Link {
     conn: Conn,
     checked: Instant,
+    audience: Audience,
 }
 
 /// How long to wait when no node is usable.
@@ -74,7 +77,11 @@ impl RedisOutbound {
             }
         }
         let (conn, _) = self.finder.connect(limit)?;
-        Ok(Link { conn, checked: now })
+        Ok(Link {
+            audience: Audience::new(self.joins == JoinFrames::Auto && !conn.in_cluster),
+            conn,
+            checked: now,
+        })
     }
 }
 
@@ -95,19 +102,26 @@ impl Outbound for RedisOutbound {
     /// Waits until the node has confirmed the message. If the message was certainly never sent, another node is tried
     /// while there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        self.send_all(topic, &[payload], timeout)
+        self.within(timeout, |outbound, limit| outbound.send_all(topic, &[payload], limit))
     }
 
     fn takes_joined(&self) -> bool {
-        self.joins == JoinFrames::Always
+        match self.joins {
+            JoinFrames::Always => true,
+            JoinFrames::Never => false,
+            JoinFrames::Auto => self.link.as_ref().is_some_and(|link| link.audience.was_ours()),
+        }
     }
 
     fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        let parts = match self.joins {
-            JoinFrames::Auto | JoinFrames::Never => codec::parts(payload),
-            JoinFrames::Always => None,
-        };
-        self.send_all(topic, parts.as_deref().unwrap_or(&[payload]), timeout)
+        self.within(timeout, |outbound, limit| match outbound.joins {
+            JoinFrames::Always => outbound.send_all(topic, &[payload], limit),
+            JoinFrames::Never => outbound.send_parts(topic, payload, limit),
+            JoinFrames::Auto => match outbound.send_to_ours(topic, payload, limit)? {
+                true => Ok(()),
+                false => outbound.send_parts(topic, payload, limit),
+            },
+        })
     }
 
     fn address(&self) -> Option<String> {
@@ -122,28 +136,67 @@ impl Outbound for RedisOutbound {
 }
 
 impl RedisOutbound {
-    /// Sends messages in one round trip.
-    fn send_all(&mut self, topic: &[u8], payloads: &[&[u8]], timeout: Duration) -> Result<()> {
+    fn within(
+        &mut self,
+        timeout: Duration,
+        send: impl FnOnce(&mut RedisOutbound, Limit<'_>) -> Result<()>,
+    ) -> Result<()> {
         let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
         let cancel = self.cancel.take();
         let limit = Limit::until(thread::deadline(timeout));
-        let limit = cancel.as_ref().map_or(limit, |it| limit.or_cancelled_by(it));
-        let sent = self.send_within(topic, payloads, limit);
+        let sent = send(self, cancel.as_ref().map_or(limit, |it| limit.or_cancelled_by(it)));
         self.cancel = cancel;
         sent
     }
 
-    fn send_within(&mut self, topic: &[u8], payloads: &[&[u8]], limit: Limit<'_>) -> Result<()> {
+    /// Sends the maps of an array in one round trip.
+    fn send_parts(&mut self, topic: &[u8], payload: &[u8], limit: Limit<'_>) -> Result<()> {
+        let parts = codec::parts(payload);
+        self.send_all(topic, parts.as_deref().unwrap_or(&[payload]), limit)
+    }
+
+    /// Sends joined updates in one message, if only subscribers of this library hear the topic; otherwise sends nothing.
+    fn send_to_ours(&mut self, topic: &[u8], payload: &[u8], limit: Limit<'_>) -> Result<bool> {
+        if self.link.is_none() || !codec::is_joined(payload) {
+            return Ok(false);
+        }
+        // `send_all` tries longer.
+        let Ok(mut link) = self.link(limit) else {
+            return Ok(false);
+        };
+        let begun = link.audience.publish(&mut link.conn, topic, payload);
+        let master = self.finder.master().cloned();
+        let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
+        if link.conn.flush(limit).is_err() {
+            // The server does nothing before it has received all.
+            self.finder.shun(link.conn.node());
+            return Ok(false);
+        }
+        let mut is_sent = false;
+        if begun {
+            let replies = self.received(&mut link, 1, limit)?;
+            is_sent = replies.iter().all(|reply| link.audience.answered(topic, reply));
+        }
+        self.link = Some(link);
+        Ok(is_sent)
+    }
+
+    /// Sends messages in one round trip.
+    fn send_all(&mut self, topic: &[u8], payloads: &[&[u8]], limit: Limit<'_>) -> Result<()> {
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {
                     let master = self.finder.master().cloned();
                     let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
+                    // Before the messages: whoever has not received all of the output has not received the last one.
+                    let asks = link
+                        .audience
+                        .ask(&mut link.conn, topic, payloads.len() > 1, Instant::now());
                     for payload in payloads {
                         link.conn.push(cmd("PUBLISH").arg(topic).arg(payload));
                     }
                     match link.conn.flush(limit) {
-                        Ok(()) => return self.confirm(link, payloads.len(), limit),
+                        Ok(()) => return self.confirm(link, topic, asks, payloads.len(), limit),
                         // The server may have done what it has received.
                         Err(e) if payloads.len() > 1 && link.conn.has_begun() => {
                             self.finder.shun(link.conn.node());
@@ -167,26 +220,22 @@ impl RedisOutbound {
         }
     }
 
-    /// Waits for the answers to `count` messages, and keeps the connection if they come.
-    fn confirm(&mut self, mut link: Link, count: usize, limit: Limit<'_>) -> Result<()> {
+    /// Waits for the answers to a question, if there was one, and to `count` messages, and keeps the connection if they
+    /// come.
+    fn confirm(&mut self, mut link: Link, topic: &[u8], asks: bool, count: usize, limit: Limit<'_>) -> Result<()> {
+        let replies = self.received(&mut link, usize::from(asks) + count, limit)?;
+        let (answer, replies) = replies.split_at(usize::from(asks));
+        for answer in answer {
+            link.audience.answered(topic, answer);
+        }
         let (mut refusals, mut first, mut is_good) = (0, None, true);
-        let mut answers = (0..count).try_for_each(|_| {
-            if let Value::ServerError(why) = link.conn.reply(limit)? {
-                let refusal = refused(link.conn.node(), &why);
+        for reply in replies {
+            if let Value::ServerError(why) = reply {
+                let refusal = refused(link.conn.node(), why);
                 refusals += 1;
                 is_good &= refusal.kind() == ErrorKind::Denied;
                 first.get_or_insert(refusal);
             }
-            Ok(())
-        });
-        // A server that is not the master any more has no subscribers.
-        if let Some(master) = self.finder.master() {
-            answers = answers.and_then(|()| master.check());
-        }
-        if let Err(e) = answers {
-            self.finder.shun(link.conn.node());
-            let context = "a message was sent, but it was not confirmed";
-            return Err(Error::new(ErrorKind::Unconfirmed, context).with_source(e));
         }
         if is_good {
             self.link = Some(link);
@@ -196,5 +245,18 @@ impl RedisOutbound {
             Some(refusal) => Err(partly_sent(refusal)),
             None => Ok(()),
         }
+    }
+
+    /// The next replies. Fails if some are missing, or if they come from a server that is not the master any more: it
+    /// has no subscribers.
+    fn received(&mut self, link: &mut Link, count: usize, limit: Limit<'_>) -> Result<Vec<Value>> {
+        let replies: Result<_> = (0..count).map(|_| link.conn.reply(limit)).collect();
+        let is_master = || self.finder.master().map_or(Ok(()), |master| master.check());
+        let checked = replies.and_then(|replies| is_master().map(|()| replies));
+        checked.map_err(|e| {
+            self.finder.shun(link.conn.node());
+            let context = "a message was sent, but it was not confirmed";
+            Error::new(ErrorKind::Unconfirmed, context).with_source(e)
+        })
     }
 }

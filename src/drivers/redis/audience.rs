@@ -1,0 +1,121 @@
+//! Who hears the topics at one server: this library's subscribers alone, or others as well.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use ::redis::{Script, Value, cmd};
+
+use crate::clock;
+use crate::redis::Conn;
+
+use super::channels;
+
+/// What a server has said on one connection.
+pub(super) struct Audience {
+    /// The server may know: it is no node of a cluster, which knows only its own subscribers, and has refused no
+    /// question.
+    is_known: bool,
+    /// Topics that only this library's subscribers heard when this was last asked.
+    ours: HashSet<Vec<u8>>,
+    /// The last answer, whatever its topic.
+    was_ours: bool,
+    asked: Option<Instant>,
+}
+
+const TEXT: &str = include_str!("publish_joined.lua");
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
+
+/// The most topics that are remembered.
+const TOPICS: usize = 1000;
+
+/// Programs that send no bursts ask this often.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Audience {
+    pub(super) fn new(is_known: bool) -> Audience {
+        Audience {
+            is_known,
+            ours: HashSet::new(),
+            was_ours: false,
+            asked: None,
+        }
+    }
+
+    /// True if it is worth while to join updates.
+    pub(super) fn was_ours(&self) -> bool {
+        self.was_ours
+    }
+
+    /// Asks for the subscribers of this topic, if that is due: always with a burst. There is one answer.
+    pub(super) fn ask(&mut self, conn: &mut Conn, topic: &[u8], is_burst: bool, now: Instant) -> bool {
+        let is_due = |asked| is_burst || clock::after(asked, INTERVAL) <= now;
+        let joined = channels::for_joined(topic).filter(|_| self.is_known && self.asked.is_none_or(is_due));
+        if let Some(joined) = &joined {
+            conn.push(cmd("EVAL").arg(TEXT).arg(0).arg(topic).arg(joined));
+            self.asked = Some(now);
+        }
+        joined.is_some()
+    }
+
+    /// Publishes joined updates, if only this library's subscribers hear the topic; the answer says whether. Returns
+    /// false if that is not likely.
+    pub(super) fn publish(&self, conn: &mut Conn, topic: &[u8], payload: &[u8]) -> bool {
+        let joined = channels::for_joined(topic).filter(|_| self.ours.contains(topic));
+        if let Some(joined) = &joined {
+            // The server knows the script since it was asked.
+            let name = SCRIPT.get_hash();
+            conn.push(cmd("EVALSHA").arg(name).arg(0).arg(topic).arg(joined).arg(payload));
+        }
+        joined.is_some()
+    }
+
+    /// Takes the answer. Returns true if only this library's subscribers hear the topic.
+    pub(super) fn answered(&mut self, topic: &[u8], answer: &Value) -> bool {
+        self.was_ours = *answer == Value::Int(1);
+        // The user may not ask; or the server has forgotten the script, and is asked again.
+        if let Value::ServerError(why) = answer {
+            self.is_known &= why.code() == "NOSCRIPT";
+        }
+        if !self.was_ours {
+            self.ours.remove(topic);
+        } else if !self.ours.contains(topic) {
+            if self.ours.len() == TOPICS {
+                self.ours.clear();
+            }
+            self.ours.insert(topic.to_vec());
+        }
+        self.was_ours
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Value = Value::Int(1);
+
+    #[test]
+    fn only_the_last_answer_counts() {
+        let mut audience = Audience::new(true);
+        for answer in [1, 0, 1, 1, 0, 0, 1] {
+            let is_ours = audience.answered(b"D", &Value::Int(answer));
+            assert_eq!(is_ours, answer == 1);
+            assert_eq!(
+                (audience.ours.contains(&b"D"[..]), audience.was_ours()),
+                (is_ours, is_ours)
+            );
+        }
+        assert!(!audience.ours.contains(&b"E"[..]));
+    }
+
+    #[test]
+    fn few_topics_are_remembered() {
+        let mut audience = Audience::new(true);
+        for topic in 0..3 * TOPICS {
+            audience.answered(topic.to_string().as_bytes(), &OURS);
+        }
+        assert!(audience.ours.len() <= TOPICS);
+    }
+}
