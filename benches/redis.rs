@@ -25,9 +25,8 @@ use server::Server;
 
 /// Messages or writes of a round with a round trip for each.
 const TRIPS: usize = 10_000;
-/// Updates of a round without round trips, and how many go out together.
+/// Updates of a round without round trips.
 const COUNT: usize = 200_000;
-const BATCH: usize = 100;
 /// Rows of the listed table, and other keys.
 const ROWS: usize = 10_000;
 const OTHERS: usize = 1_000_000;
@@ -123,7 +122,8 @@ fn publisher(driver: &dyn Driver) -> Publisher {
 /// One message after the other, each confirmed.
 fn publish(server: &Server, rounds: usize) {
     let mut connection = server.connect();
-    let publisher = publisher(&server.driver());
+    // Sent in a row, they would be a burst otherwise.
+    let publisher = publisher(&server.driver_with(JoinFrames::Never));
     let mut outbound = server.driver().outbound().unwrap();
     let (payload, mut update) = (payload(Codec::Json, 123_456), update());
     let mut theirs = || {
@@ -152,36 +152,56 @@ fn publish(server: &Server, rounds: usize) {
     });
 }
 
-/// Many updates at once: in messages of their own, and as one.
+/// Many updates at once: in messages of their own, and as one; and a burst of single ones.
 fn batch(server: &Server, rounds: usize) {
     let mut connection = server.connect();
     let payload = payload(Codec::Json, 123_456);
-    let updates = vec![update(); BATCH];
-    let mut theirs = || {
+    let mut theirs = |batch: usize| {
         rate(COUNT, || {
-            for _ in 0..COUNT / BATCH {
+            for _ in 0..COUNT / batch {
                 let mut pipeline = pipe();
-                for _ in 0..BATCH {
+                for _ in 0..batch {
                     pipeline.cmd("PUBLISH").arg("D").arg(&payload).ignore();
                 }
                 pipeline.exec(&mut connection).unwrap();
             }
         })
     };
-    println!("\n{BATCH} at once: the crate's pipeline, and send_batch");
-    for (what, join_frames) in [
-        ("updates, join_frames = auto", JoinFrames::Auto),
-        ("updates, join_frames = always", JoinFrames::Always),
-    ] {
-        let publisher = publisher(&server.driver_with(join_frames));
-        compare(what, rounds, &mut theirs, || {
+    println!("\nmany at once: the crate's pipeline, and send_batch");
+    for batch in [100, 1000] {
+        let updates = vec![update(); batch];
+        for join_frames in [JoinFrames::Auto, JoinFrames::Always, JoinFrames::Never] {
+            let publisher = publisher(&server.driver_with(join_frames));
+            let what = format!("{batch}, join_frames = {join_frames}");
+            compare(
+                &what,
+                rounds,
+                || theirs(batch),
+                || {
+                    rate(COUNT, || {
+                        for _ in 0..COUNT / batch {
+                            publisher.send_batch(&Topic::ALL, &updates).unwrap();
+                        }
+                    })
+                },
+            );
+        }
+    }
+    println!("\nin a row: the crate's pipeline of 100, and send_event");
+    let (publisher, mut update) = (publisher(&server.driver()), update());
+    compare(
+        "updates",
+        rounds,
+        || theirs(100),
+        || {
             rate(COUNT, || {
-                for _ in 0..COUNT / BATCH {
-                    publisher.send_batch(&Topic::ALL, &updates).unwrap();
+                for _ in 0..COUNT {
+                    update.timestamp += 1;
+                    publisher.send_event(&update).unwrap();
                 }
             })
-        });
-    }
+        },
+    );
 }
 
 /// From the socket to the program. The server holds all messages before the clock starts, so that neither side waits

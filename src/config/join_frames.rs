@@ -9,8 +9,8 @@ use crate::words::words;
 pub enum JoinFrames {
     /// ZeroMQ joins while every subscriber is known to understand it, which tablecast's show by their subscriptions. A
     /// writer that sends through a publisher service joins too, and the service decides. On Redis the server counts the
-    /// subscribers of each topic, in the same step that publishes; it cannot do so in a cluster, or if it has replicas.
-    /// The default.
+    /// subscribers of each topic, in the same step that publishes; in a cluster, or if it has replicas, it does not know
+    /// them all, and nothing is joined. The default.
     #[default]
     Auto,
     /// Never: for writers beside a publisher service other than tablecast's, and if a proxy stands between publishers

@@ -21,6 +21,8 @@ use crate::aliases::Aliases;
 #[cfg(feature = "redis")]
 use crate::codec::{MAX_JOINED, MIN_HELLO};
 use crate::config::Config;
+#[cfg(feature = "redis")]
+use crate::config::JoinFrames;
 use crate::error::Result;
 use crate::transport::Driver;
 
@@ -128,7 +130,11 @@ impl From<&Config> for redis::RedisOptions {
                 .max_message_bytes
                 .saturating_mul(4)
                 .max(MAX_JOINED.max(MIN_HELLO)),
-            join_frames: config.join_frames,
+            join_frames: match config.join_frames {
+                // Nothing drops what comes on both channels of a topic.
+                JoinFrames::Auto if !config.continuity => JoinFrames::Never,
+                join_frames => join_frames,
+            },
             retries: config.redis_retries,
         }
     }

@@ -33,8 +33,11 @@ pub struct RedisOptions {
     pub reconnect_max: Duration,
     /// A larger message is skipped and counted as malformed. Default: 64 MiB.
     pub max_frame_bytes: usize,
-    /// The policy for joining updates that are sent close together. Default: [`JoinFrames::Auto`], which does not join
-    /// them here.
+    /// The policy for joining updates that are sent close together. Default: [`JoinFrames::Auto`]. Then an update may
+    /// come twice when another client subscribes: with [`SubscriberOptions::continuity`] false, which drops nothing, set
+    /// [`JoinFrames::Never`].
+    ///
+    /// [`SubscriberOptions::continuity`]: crate::SubscriberOptions::continuity
     pub join_frames: JoinFrames,
     /// How often a store's request is repeated after a server was lost or could not do it yet. The first repetition
     /// follows after `reconnect_interval`, each next one after twice the time. Default: 3.

@@ -18,7 +18,7 @@ impl Waiting {
     /// Joins a frame to those that wait. Returns false if it has to go out behind them.
     ///
     /// A receiver that refuses one map of a frame refuses all, and the maps are of different processes: only a map that
-    /// a receiver takes is joined.
+    /// a receiver takes is joined. Without a number it goes out alone, since nothing shows that it comes a second time.
     pub(super) fn join(&mut self, topic: &[u8], payload: &[u8]) -> bool {
         let codec = match payload.first() {
             Some(b'{') => Codec::Json,
@@ -42,7 +42,7 @@ impl Waiting {
         self.decoded.clear();
         if !fits
             || self.decoder.decode(open, payload, &mut self.decoded).is_err()
-            || !matches!(self.decoded[..], [Message::Update(_)])
+            || !matches!(&self.decoded[..], [Message::Update(update)] if update.origin.is_some())
         {
             return false;
         }
@@ -65,8 +65,11 @@ mod tests {
     #[test]
     fn only_maps_of_one_topic_and_format_are_joined() {
         let mut waiting = Waiting::default();
-        let map = |key: &str| format!(r#"{{"table":"t","key":"{key}","action":"set","value":"v"}}"#);
-        let binary = b"\x84\xa5table\xa1t\xa3key\xa1k\xa6action\xa3set\xa5value\xa1v";
+        let map = |key: &str| {
+            format!(r#"{{"table":"t","key":"{key}","action":"set","value":"v","publisher":"p","epoch":1,"seq":1}}"#)
+        };
+        let binary =
+            b"\x87\xa5table\xa1t\xa3key\xa1k\xa6action\xa3set\xa5value\xa1v\xa9publisher\xa1p\xa5epoch\x01\xa3seq\x01";
         assert!(waiting.take().is_none());
         assert!(waiting.join(b"D", map("a").as_bytes()) && waiting.join(b"D", map("b").as_bytes()));
         let array = format!("[{}]", map("c"));
@@ -76,6 +79,7 @@ mod tests {
             (b"D", binary),
             (b"D", array.as_bytes()),
             (b"D", b"{wrong"),
+            (b"D", br#"{"table":"t","key":"k","action":"set","value":"no number"}"#),
             (b"D", b"{}"),
             (b"D", b""),
             (b"\xff", map("c").as_bytes()),
@@ -102,7 +106,7 @@ mod tests {
     fn joined_frames_are_not_too_large() {
         let mut waiting = Waiting::default();
         let map = format!(
-            r#"{{"table":"t","key":"k","action":"set","value":"{}"}}"#,
+            r#"{{"table":"t","key":"k","action":"set","value":"{}","publisher":"p","epoch":1,"seq":1}}"#,
             "v".repeat(4000)
         );
         while waiting.join(b"D", map.as_bytes()) {}

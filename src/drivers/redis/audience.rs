@@ -23,9 +23,20 @@ pub(super) struct Audience {
     asked: Option<Instant>,
 }
 
-const TEXT: &str = include_str!("publish_joined.lua");
+const TEXT: &str = include_str!("ours.lua");
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
+
+/// Subscribers that have been sent joined updates.
+pub(super) enum Reached {
+    All,
+    /// This library's; there are others.
+    Ours,
+    None,
+}
+
+/// The replies to a transaction.
+pub(super) const REPLIES: usize = 4;
 
 /// The most topics that are remembered.
 const TOPICS: usize = 1000;
@@ -59,16 +70,32 @@ impl Audience {
         joined.is_some()
     }
 
-    /// Publishes joined updates, if only this library's subscribers hear the topic; the answer says whether. Returns
-    /// false if that is not likely.
+    /// Publishes joined updates on the second channel and asks for the topic's subscribers, in one transaction. Returns
+    /// false if others are likely to be among them.
     pub(super) fn publish(&self, conn: &mut Conn, topic: &[u8], payload: &[u8]) -> bool {
         let joined = channels::for_joined(topic).filter(|_| self.ours.contains(topic));
         if let Some(joined) = &joined {
+            conn.push(&cmd("MULTI"));
+            conn.push(cmd("PUBLISH").arg(joined).arg(payload));
             // The server knows the script since it was asked.
             let name = SCRIPT.get_hash();
-            conn.push(cmd("EVALSHA").arg(name).arg(0).arg(topic).arg(joined).arg(payload));
+            conn.push(cmd("EVALSHA").arg(name).arg(0).arg(topic).arg(joined));
+            conn.push(&cmd("EXEC"));
         }
         joined.is_some()
+    }
+
+    /// Takes the replies to a transaction; `None` if it was refused, and the connection cannot be used any more.
+    pub(super) fn published(&mut self, topic: &[u8], replies: &[Value]) -> Option<Reached> {
+        let Some(Value::Array(made)) = replies.last() else {
+            return None;
+        };
+        let is_all = made.get(1).is_some_and(|answer| self.answered(topic, answer));
+        Some(match made.first() {
+            Some(Value::Int(_)) if is_all => Reached::All,
+            Some(Value::Int(_)) => Reached::Ours,
+            _ => Reached::None,
+        })
     }
 
     /// Takes the answer. Returns true if only this library's subscribers hear the topic.

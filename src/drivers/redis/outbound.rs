@@ -15,7 +15,7 @@ use crate::redis::{Conn, Finder, Limit, RedisOptions, refused};
 use crate::thread;
 use crate::transport::{Outbound, Wake, partly_sent};
 
-use super::audience::Audience;
+use super::audience::{Audience, REPLIES, Reached};
 
 pub(super) struct RedisOutbound {
     finder: Finder,
@@ -118,8 +118,10 @@ impl Outbound for RedisOutbound {
             JoinFrames::Always => outbound.send_all(topic, &[payload], limit),
             JoinFrames::Never => outbound.send_parts(topic, payload, limit),
             JoinFrames::Auto => match outbound.send_to_ours(topic, payload, limit)? {
-                true => Ok(()),
-                false => outbound.send_parts(topic, payload, limit),
+                Reached::All => Ok(()),
+                // This library's receive them twice, and take each number once.
+                Reached::Ours => outbound.send_parts(topic, payload, limit).map_err(partly_sent),
+                Reached::None => outbound.send_parts(topic, payload, limit),
             },
         })
     }
@@ -155,30 +157,46 @@ impl RedisOutbound {
         self.send_all(topic, parts.as_deref().unwrap_or(&[payload]), limit)
     }
 
-    /// Sends joined updates in one message, if only subscribers of this library hear the topic; otherwise sends nothing.
-    fn send_to_ours(&mut self, topic: &[u8], payload: &[u8], limit: Limit<'_>) -> Result<bool> {
+    /// Sends joined updates in one message to subscribers of this library, unless others are likely to be there.
+    fn send_to_ours(&mut self, topic: &[u8], payload: &[u8], limit: Limit<'_>) -> Result<Reached> {
         if self.link.is_none() || !codec::is_joined(payload) {
-            return Ok(false);
+            return Ok(Reached::None);
         }
         // `send_all` tries longer.
         let Ok(mut link) = self.link(limit) else {
-            return Ok(false);
+            return Ok(Reached::None);
         };
-        let begun = link.audience.publish(&mut link.conn, topic, payload);
+        if !link.audience.publish(&mut link.conn, topic, payload) {
+            self.link = Some(link);
+            return Ok(Reached::None);
+        }
         let master = self.finder.master().cloned();
         let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
-        if link.conn.flush(limit).is_err() {
-            // The server does nothing before it has received all.
+        if let Err(e) = link.conn.flush(limit) {
             self.finder.shun(link.conn.node());
-            return Ok(false);
+            // A transaction whose end is missing is not made, unless the user may not begin one.
+            return match link.conn.has_begun() {
+                true => Err(partly_sent(e)),
+                false => Ok(Reached::None),
+            };
         }
-        let mut is_sent = false;
-        if begun {
-            let replies = self.received(&mut link, 1, limit)?;
-            is_sent = replies.iter().all(|reply| link.audience.answered(topic, reply));
+        let replies = self.received(&mut link, REPLIES, limit)?;
+        if let Some(reached) = link.audience.published(topic, &replies) {
+            self.link = Some(link);
+            return Ok(reached);
         }
-        self.link = Some(link);
-        Ok(is_sent)
+        let is_denied = |reply: &Value| match reply {
+            Value::ServerError(why) => refused(link.conn.node(), why).kind() == ErrorKind::Denied,
+            _ => false,
+        };
+        if replies.iter().any(is_denied) {
+            self.joins = JoinFrames::Never;
+        }
+        // Without the right to begin a transaction, what follows was done at once.
+        Ok(match replies.get(1) {
+            Some(Value::Int(_)) => Reached::Ours,
+            _ => Reached::None,
+        })
     }
 
     /// Sends messages in one round trip.
