@@ -20,7 +20,7 @@ use super::crowd::Crowd;
 use super::numbers::Numbers;
 use super::parked::parked;
 use super::sender::{Gathered, Sender};
-use super::sending_end::{HELLO_TIMEOUT, SendingEnd};
+use super::sending_end::{HELLO_TIMEOUT, HOLD, SendingEnd};
 use super::turn::Turn;
 
 /// A driver's sending end with its keeper, the thread that sends hellos, also between sends.
@@ -48,9 +48,6 @@ pub(crate) struct LinkOptions {
 
 /// How long gathered updates may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
-
-/// Others hold the lock, or a topic, for moments: an update is not refused for that, whatever its time limit.
-pub(super) const HOLD: Duration = Duration::from_millis(20);
 
 impl Link {
     /// Shares `outbound`; `encoder` writes the hellos.

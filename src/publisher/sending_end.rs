@@ -21,6 +21,9 @@ use super::sender::{Gathered, Sender};
 /// How long the keeper waits for the transport to take a hello; a lost one is asked for again.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// Others hold the lock, or a topic, for moments: an update is not refused for that, whatever its time limit.
+pub(super) const HOLD: Duration = Duration::from_millis(20);
+
 /// A link's sending end, shared by the threads that send and its keeper.
 pub(super) struct SendingEnd {
     pub(super) sender: Mutex<Sender>,

@@ -11,10 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Outbound;
 use crate::update::{DbUpdate, Topic};
 
-use super::link::HOLD;
 use super::numbers::{Opened, Slot};
 use super::sender::Sender;
-use super::sending_end::SendingEnd;
+use super::sending_end::{HOLD, SendingEnd};
 
 /// See the [module](self). A turn that ends in an error is dropped; otherwise it [ends](Turn::end).
 pub(crate) struct Turn<'a> {
