@@ -18,7 +18,9 @@
 mod discovery;
 mod member;
 mod options;
+mod own_row;
 mod registration;
+mod renewer;
 mod roster;
 mod watch;
 
