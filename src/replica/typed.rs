@@ -1,33 +1,29 @@
 //! One table of a replica with its lock. The dispatcher's threads merge updates here and call the handlers.
 
+mod as_part;
+
 use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-#[cfg(feature = "metrics")]
-use super::core::OnTopic;
-use super::core::{Core, Read};
+use super::core::Core;
 use super::map::Map;
 use super::options::ReplicaOptions;
-use super::part::{Found, Part};
 use super::row::{Held, NewRow, Step, Undecoded};
 use super::signal::Signal;
-use super::stats::ReplicaStats;
 use super::waiting::Waiting;
 use super::watch::Watchers;
 use crate::clock;
 use crate::counter::Counter;
 use crate::dispatcher::DispatcherHandle;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
-use crate::store::TableVersion;
 use crate::table::Entry;
 use crate::update::{DbUpdate, Name, Topic};
 
@@ -262,161 +258,5 @@ impl<T: Send + Sync + 'static> Typed<T> {
             self.wake();
         }
         self.signal.notify();
-    }
-
-    fn remove_all_topics(&self) {
-        let core = &mut self.state.write().core;
-        let topics: Vec<Topic> = core.topics().cloned().collect();
-        topics.iter().for_each(|topic| core.remove_topic(topic));
-    }
-}
-
-impl<T: Send + Sync + 'static> Part for Typed<T> {
-    fn name(&self) -> &Name {
-        &self.name
-    }
-
-    fn add_topic(&self, topic: &Topic) {
-        self.state.write().core.add_topic(topic, clock::now());
-        self.wake();
-    }
-
-    fn remove_topic(self: Arc<Self>, topic: &Topic) {
-        self.state.write().core.remove_topic(topic);
-        let table = Arc::clone(&self);
-        let topic = topic.clone();
-        let evict = move || table.evict_rows(Some(topic), |table| table.state.write().core.end_evict());
-        self.dispatcher.run(Box::new(evict));
-    }
-
-    fn close(self: Arc<Self>) {
-        self.remove_all_topics();
-        let table = Arc::clone(&self);
-        let close = move || {
-            table.evict_rows(None, |table| {
-                // Other threads may still have to report what they have merged.
-                let mut state = table.state.write();
-                let handlers = (state.watchers.close(), state.indexes.close());
-                drop(state);
-                drop(handlers);
-            });
-        };
-        self.dispatcher.run(Box::new(close));
-    }
-
-    fn end(&self) {
-        self.remove_all_topics();
-        let none = Watchers::new(self.dispatcher.is_alone());
-        // Handlers may hold the table, and dropping them runs the program's code, so without the lock.
-        let mut state = self.state.write();
-        let watchers = std::mem::replace(&mut state.watchers, none);
-        // These get what is merged already.
-        let indexes = state.indexes.close();
-        drop(state);
-        drop((watchers, indexes));
-    }
-
-    fn handle_loss(&self) {
-        self.state.write().core.handle_loss(clock::now());
-        self.wake();
-    }
-
-    fn demand(&self) {
-        self.state.write().core.demand(clock::now());
-        self.wake();
-    }
-
-    fn distrust(&self) {
-        self.state.write().core.distrust(clock::now());
-        self.wake();
-    }
-
-    fn poll(&self) -> Option<Read> {
-        let mut state = self.state.write();
-        // Read under the lock: a check that begins after a demand is newer than it.
-        state.core.poll(clock::now())
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.state.read().core.deadline()
-    }
-
-    fn is_reading(&self, read: &Read) -> bool {
-        self.state.read().core.is_reading(read)
-    }
-
-    fn may_have_rows(&self, topic: &Topic) -> bool {
-        self.state.read().core.may_have_rows(topic)
-    }
-
-    fn keys(&self, is_of: &dyn Fn(&Topic) -> bool) -> Vec<Name> {
-        let (decoded, malformed) = self.rows();
-        let held = decoded
-            .iter()
-            .map(Held::Row)
-            .chain(malformed.iter().map(Held::Malformed));
-        let held = held.filter(|held| is_of(held.topic()));
-        held.map(|held| held.key().clone()).collect()
-    }
-
-    fn stamp(&self, key: &str) -> Option<(u64, u32)> {
-        self.state.read().core.rows.stamp(key)
-    }
-
-    fn sum(&self, text: &str) -> u32 {
-        self.sum_of(text)
-    }
-
-    fn put(self: Arc<Self>, found: Found) {
-        self.accept(found);
-    }
-
-    fn waiting(&self) -> usize {
-        self.found.lock().len()
-    }
-
-    fn is_synced(&self) -> bool {
-        self.state.write().core.is_synced()
-    }
-
-    fn unindexed(&self) -> Option<u64> {
-        self.state.read().indexes.untold()
-    }
-
-    fn has_indexed(&self, number: u64) -> bool {
-        self.state.read().indexes.has_told(number)
-    }
-
-    fn is_current(&self, since: Instant) -> bool {
-        self.state.read().core.is_current(since)
-    }
-
-    fn holds(&self, topic: &Topic) -> bool {
-        self.state.read().core.holds(topic)
-    }
-
-    fn position(&self, topic: &Topic) -> Option<TableVersion> {
-        self.state.read().core.position(topic)
-    }
-
-    fn proven(&self, topic: &Topic) -> Option<Instant> {
-        self.state.read().core.proven(topic)
-    }
-
-    #[cfg(feature = "metrics")]
-    fn standings(&self, after: Option<&Topic>) -> Vec<OnTopic> {
-        self.state.read().core.standings(after)
-    }
-
-    fn oldest_proof(&self) -> Option<Instant> {
-        self.state.read().core.oldest_proof()
-    }
-
-    fn count(&self, stats: &mut ReplicaStats) {
-        let state = self.state.read();
-        stats.add(&state.core.counts);
-        stats.rows += (state.core.rows.decoded.len() + state.core.rows.malformed.len()) as u64;
-        stats.malformed += state.core.rows.malformed.len() as u64;
-        stats.read_bytes += self.read_bytes.get();
     }
 }

@@ -1,5 +1,7 @@
 //! Orders of inputs that histories reach seldom.
 
+mod topics;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -270,65 +272,6 @@ fn what_comes_and_goes_is_not_kept_for_a_new_handler() {
     );
 }
 
-/// Before the first listing of a topic no row of it is held, unless rows from an earlier time are left.
-#[test]
-fn a_topic_is_without_rows_until_it_is_listed() {
-    let now = clock::now();
-    let topic = Topic::new("a").unwrap();
-    let (mut core, ids) = listing(&[&topic], now);
-    assert!(!core.may_have_rows(&topic));
-    core.handle_update(&update(&topic, 3), Some(&row(&topic, 3)), now);
-    assert!(core.rows.get("k").is_none());
-    core.begin_listing(ids[0], &topic, Some(base(3)), [], now);
-    assert!(core.may_have_rows(&topic));
-    core.remove_topic(&topic);
-    core.add_topic(&topic, now);
-    assert!(core.may_have_rows(&topic));
-    core.remove_topic(&topic);
-    (0..2).for_each(|_| core.end_evict());
-    core.add_topic(&topic, now);
-    assert!(!core.may_have_rows(&topic));
-}
-
-/// The listing of a topic that is under way.
-fn listing_of(core: &mut Core<()>, topic: &Topic, now: Instant) -> u64 {
-    match core.poll(now) {
-        Some(Read::Listing { id, topic: of }) if *of == *topic => id,
-        read => panic!("{read:?}"),
-    }
-}
-
-fn list(core: &mut Core<()>, id: u64, topic: &Topic, base: Base, rows: &[NewRow<()>], now: Instant) {
-    core.begin_listing(id, topic, Some(base), [], now);
-    rows.iter().for_each(|row| drop(core.take_listed(id, topic, row)));
-    core.end_listing(id, topic);
-    core.end_sweep(id, topic, now);
-}
-
-/// Two topics, both listed, with this row.
-fn two(base: Base, row: &NewRow<()>, now: Instant) -> (Core<()>, Topic, Topic) {
-    let (a, b) = (Topic::new("a").unwrap(), Topic::new("b").unwrap());
-    let (mut core, ids) = listing(&[&a, &b], now);
-    for (id, topic) in ids.into_iter().zip([&a, &b]) {
-        let rows = match row.topic() == topic {
-            true => std::slice::from_ref(row),
-            false => &[],
-        };
-        list(&mut core, id, topic, base, rows, now);
-    }
-    (core, a, b)
-}
-
-/// The rows to read, which an update without a version has caused.
-fn rows_of(core: &mut Core<()>, topic: &Topic, action: Action, now: Instant) -> u64 {
-    let update = DbUpdate::new("t", "k", action).topic(topic.clone());
-    core.handle_update(&update, None, now);
-    match core.poll(now) {
-        Some(Read::Rows { id, .. }) => id,
-        read => panic!("{read:?}"),
-    }
-}
-
 /// A fleet that finds another server, or hears of a write of another history, does not list at one moment, whatever
 /// updates come meanwhile.
 #[test]
@@ -357,66 +300,4 @@ fn a_fleet_lists_at_different_moments() {
         waits.sort();
         assert!(waits[99] <= spread && waits[90] - waits[10] > spread / 2, "{waits:?}");
     }
-}
-
-/// Rows that are left of a removed topic when a store goes back are of the old history.
-#[test]
-fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
-    let now = clock::now();
-    let later = now + QUARANTINE + Duration::from_secs(1);
-    let left = || {
-        let a = Topic::new("a").unwrap();
-        let (mut core, a, b) = two(base(100), &row(&a, 100), now);
-        core.remove_topic(&a);
-        check(&mut core, Some(base(40)), now);
-        assert_eq!(core.counts.went_back, 1);
-        (core, a, b)
-    };
-    // The topic is added again.
-    let (mut core, a, b) = left();
-    core.add_topic(&a, now);
-    let id = listing_of(&mut core, &a, now);
-    list(&mut core, id, &a, base(40), &[row(&a, 30)], now);
-    assert_eq!(core.rows.version("k"), Some(30));
-    core.end_evict();
-    // The row comes back on the other topic, before it is removed or after.
-    for is_removed in [false, true] {
-        let (mut core, _, _) = left();
-        let id = listing_of(&mut core, &b, now);
-        list(&mut core, id, &b, base(40), &[], now);
-        assert_eq!(is_removed, is_removed && core.evict(&"k".into()).is_some());
-        let new = row(&b, 41);
-        assert!(core.handle_update(&update(&b, 41), Some(&new), later).0.is_some());
-        assert!(core.evict(&"k".into()).is_none());
-    }
-}
-
-/// A row that was read by its key while another topic's listing began, and was deleted before that came to it.
-#[test]
-fn a_row_read_by_its_key_is_on_no_page_once_it_is_gone() {
-    let now = clock::now();
-    let (mut core, a, b) = two(base(5), &row(&Topic::ALL, 1), now);
-    core.topics.get_mut(&b).unwrap().want(now, Want::List);
-    let listing = listing_of(&mut core, &b, now);
-    let rows = rows_of(&mut core, &a, Action::Set, now);
-    core.begin_rows(rows, &a, Some(base(6)), now);
-    assert!(core.take_row(rows, &a, &"k".into(), Some(&row(&b, 6))).is_some());
-    core.end_rows(rows, &a);
-    core.begin_listing(listing, &b, Some(base(7)), [], now);
-    assert_eq!(core.end_listing(listing, &b), [Name::from("k")]);
-    assert!(core.sweep(listing, &b, &"k".into()).is_some());
-}
-
-/// A delete without a version is published on another topic than the row's.
-#[test]
-fn a_row_is_gone_whatever_topic_its_delete_is_told_on() {
-    let now = clock::now();
-    let at = |version| Base {
-        table: 9,
-        ..base(version)
-    };
-    let (mut core, a, _) = two(at(7), &row(&Topic::new("b").unwrap(), 8), now);
-    let rows = rows_of(&mut core, &a, Action::Delete, now);
-    core.begin_rows(rows, &a, Some(at(7)), now);
-    assert!(core.take_row(rows, &a, &"k".into(), None).is_some());
 }
