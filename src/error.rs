@@ -89,8 +89,16 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     context: String,
-    row: Option<(String, String)>,
+    data: Data,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What an error says besides its text.
+#[derive(Default)]
+struct Data {
+    row: Option<(String, String)>,
+    version: Option<u64>,
+    lost: Option<u64>,
 }
 
 impl Error {
@@ -99,7 +107,7 @@ impl Error {
         Error(Box::new(Inner {
             kind,
             context: context.into(),
-            row: None,
+            data: Data::default(),
             source: None,
         }))
     }
@@ -111,19 +119,32 @@ impl Error {
         self
     }
 
-    /// Puts before the text what was being done when this happened. The kind and the row stay.
+    /// Puts before the text what was being done when this happened. The kind stays, and so do the row and the numbers.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Error {
-        let (kind, row) = (self.0.kind, self.0.row.take());
+        let (kind, data) = (self.0.kind, std::mem::take(&mut self.0.data));
         let mut error = Error::new(kind, context).with_source(self);
-        error.0.row = row;
+        error.0.data = data;
         error
     }
 
     /// Names the row that this is about, unless it is named already. Stores use this.
     #[must_use]
     pub fn with_row(mut self, table: &str, key: &str) -> Error {
-        self.0.row.get_or_insert_with(|| (table.into(), key.into()));
+        self.0.data.row.get_or_insert_with(|| (table.into(), key.into()));
+        self
+    }
+
+    /// Gives the version of the row's last write, with which a write has conflicted. Stores use this.
+    #[must_use]
+    pub fn with_version(mut self, version: u64) -> Error {
+        self.0.data.version = Some(version);
+        self
+    }
+
+    /// Gives the number of a publisher's lost updates.
+    pub(crate) fn with_lost(mut self, lost: u64) -> Error {
+        self.0.data.lost = Some(lost);
         self
     }
 
@@ -154,7 +175,20 @@ impl Error {
     /// The table and the key of the row that the error is about. Set for every failed read or write of one row, and for
     /// a stored value that does not decode as its table's row type.
     pub fn row(&self) -> Option<(&str, &str)> {
-        self.0.row.as_ref().map(|(table, key)| (&**table, &**key))
+        let row = self.0.data.row.as_ref();
+        row.map(|(table, key)| (&**table, &**key))
+    }
+
+    /// The version of the row's last write, if this is a [`Conflict`](ErrorKind::Conflict) with it and the store has
+    /// named the version.
+    pub fn version(&self) -> Option<u64> {
+        self.0.data.version
+    }
+
+    /// How many updates a publisher has accepted in bursts and could not send so far, if this error, which goes to the
+    /// hook, is about them; see [`PublisherStats::lost`](crate::PublisherStats::lost).
+    pub fn lost(&self) -> Option<u64> {
+        self.0.data.lost
     }
 
     /// True if the same call may succeed later without any change, after an outage or a timeout; the failed call did

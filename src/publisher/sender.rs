@@ -74,11 +74,11 @@ impl Sender {
     /// An error for the accepted updates that could not be sent since the last call.
     pub(super) fn trouble(&mut self) -> Option<Error> {
         let e = self.trouble.take()?;
+        let lost = self.gathered.lost();
         let context = format!(
-            "updates that were accepted in a burst could not be sent, {} so far; their numbers are missing",
-            self.gathered.lost()
+            "updates that were accepted in a burst could not be sent, {lost} so far; their numbers are missing"
         );
-        Some(e.context(context))
+        Some(e.context(context).with_lost(lost))
     }
 }
 

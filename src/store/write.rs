@@ -132,7 +132,7 @@ impl<'a> Write<'a> {
         match self.if_version {
             None => Ok(()),
             wanted if wanted == version => Ok(()),
-            Some(_) => Err(self.conflict()),
+            Some(_) => Err(version.map_or_else(|| self.conflict(), |version| self.conflict_with(version))),
         }
     }
 
@@ -146,7 +146,17 @@ impl<'a> Write<'a> {
         self.error(ErrorKind::AlreadyExists, row_name(self.table, self.key))
     }
 
-    /// Returns a store's error if the row has another version.
+    /// Returns a store's error if the row's last write, or its remembered delete, has this version instead.
+    pub fn conflict_with(&self, version: u64) -> Error {
+        let row = row_name(self.table, self.key);
+        let context = match self.if_version {
+            Some(wanted) => format!("the last write of {row} has version {version}, not {wanted}"),
+            None => format!("{row} was written by another writer, in version {version}"),
+        };
+        self.error(ErrorKind::Conflict, context).with_version(version)
+    }
+
+    /// As [`Write::conflict_with`], for a store that does not know the row's version.
     pub fn conflict(&self) -> Error {
         let row = row_name(self.table, self.key);
         let context = match self.if_version {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tablecast::store::{DELETES_REMEMBERED, Listing, PAGE_BYTES, Row, TableVersion, Write};
+use tablecast::store::{DELETES_REMEMBERED, Listing, PAGE_BYTES, Row, TableVersion, Write, Written};
 use tablecast::{ErrorKind, Result, Store, Topic};
 
 use crate::Setup;
@@ -315,10 +315,9 @@ pub(crate) fn writes_only_the_version_that_was_read(setup: Setup) {
         .unwrap()
         .version;
     for old in [first, second + 1000, 0] {
-        assert_kind(
-            store.write(&Write::set("t", "k", "three").if_version(old)),
-            ErrorKind::Conflict,
-        );
+        let refused = store.write(&Write::set("t", "k", "three").if_version(old));
+        assert_names(&refused, old, second);
+        assert_kind(refused, ErrorKind::Conflict);
         assert_kind(
             store.write(&Write::delete("t", "k").if_version(old)),
             ErrorKind::Conflict,
@@ -336,6 +335,23 @@ pub(crate) fn writes_only_the_version_that_was_read(setup: Setup) {
     assert_kind(store.get("t", "k", None), ErrorKind::NotFound);
 }
 
+/// Checks that a conflict names the wanted version, and that of the row, which a store may not know.
+#[track_caller]
+fn assert_names(refused: &Result<Written>, wanted: u64, version: u64) {
+    let e = refused.as_ref().expect_err("it is refused");
+    let text = e.to_string();
+    match e.version() {
+        Some(found) => {
+            assert_eq!(found, version);
+            assert!(
+                text.ends_with(&format!("has version {version}, not {wanted}")),
+                "{text}"
+            );
+        }
+        None => assert!(text.ends_with(&format!("is not version {wanted}")), "{text}"),
+    }
+}
+
 pub(crate) fn creates_again_only_what_it_deleted(setup: Setup) {
     let store = setup.open();
     let create = |version| store.write(&Write::create("t", "k", "again").if_version(version));
@@ -346,7 +362,9 @@ pub(crate) fn creates_again_only_what_it_deleted(setup: Setup) {
     for _ in 1..DELETES_REMEMBERED {
         store.set("t", "other", "x").unwrap();
     }
-    assert_kind(create(deleted + 1), ErrorKind::Conflict);
+    let refused = create(deleted + 1);
+    assert_names(&refused, deleted + 1, deleted);
+    assert_kind(refused, ErrorKind::Conflict);
     create(deleted).unwrap();
     assert_kind(create(deleted), ErrorKind::AlreadyExists);
 

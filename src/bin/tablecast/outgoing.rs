@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
-/// A node that counts the failures of its publisher's bursts.
+/// A node that notes the losses of its publisher's bursts.
 pub(crate) struct Outgoing {
     node: Node,
-    failures: Arc<AtomicU64>,
+    /// The number of lost updates, by the last error about them.
+    lost: Arc<AtomicU64>,
 }
 
 /// More than the end takes if everything is sent: with a shorter linger time the two cannot be told apart.
@@ -18,16 +19,12 @@ const LEAST_LINGER: Duration = Duration::from_secs(1);
 
 impl Outgoing {
     pub(crate) fn open(config: &Config) -> Result<Outgoing> {
-        let failures = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&failures);
-        let hook = move |e: &Error| {
-            // Failures of other parts, such as a registration, lose no update.
-            if e.to_string().contains("accepted in a burst") {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-        };
+        let lost = Arc::<AtomicU64>::default();
+        let noted = Arc::clone(&lost);
+        // Failures of other parts, such as a registration, lose no update.
+        let hook = move |e: &Error| _ = noted.fetch_max(e.lost().unwrap_or(0), Ordering::Relaxed);
         let node = Node::builder(config).hook(hook).open()?;
-        Ok(Outgoing { node, failures })
+        Ok(Outgoing { node, lost })
     }
 
     /// Ends the node, whose publisher the command no longer holds: waits until everything is sent, or for the linger
@@ -37,20 +34,17 @@ impl Outgoing {
     /// If updates that were accepted are lost, or may be.
     pub(crate) fn end(self) -> Result<()> {
         let linger = self.node.config().linger_ms;
-        let before = self.failures.load(Ordering::Relaxed);
-        let lost = self.node.publisher()?.stats().lost;
+        let counted = self.node.publisher()?.stats().lost;
         let start = Instant::now();
         drop(self.node);
+        // The last updates of a burst are sent, or given up, at the end.
+        let lost = self.lost.load(Ordering::Relaxed).max(counted);
         let (kind, context) = if lost > 0 {
             let context = format!("{lost} updates that were accepted could not be sent, and are lost");
             (ErrorKind::Transport, context)
         } else if linger >= LEAST_LINGER && start.elapsed() >= linger {
             let context = format!("not everything was sent within linger_ms, {linger:?}: the last updates may be lost");
             (ErrorKind::Timeout, context)
-        } else if self.failures.load(Ordering::Relaxed) > before {
-            // The last updates of a burst are sent, or given up, at the end.
-            let context = "the end failed, as the log says: the last updates may be lost";
-            (ErrorKind::Transport, context.to_owned())
         } else {
             return Ok(());
         };

@@ -355,5 +355,7 @@ fn what_is_given_up_takes_a_moment() {
     sender.flush(Duration::ZERO, true).unwrap();
     assert!(*sent.lock() <= 2);
     assert_eq!(sender.gathered.lost(), 50);
-    assert!(sender.trouble().unwrap().to_string().contains("it does not work"));
+    let trouble = sender.trouble().unwrap();
+    assert!(trouble.to_string().contains("it does not work"));
+    assert_eq!(trouble.lost(), Some(sender.gathered.lost()));
 }
