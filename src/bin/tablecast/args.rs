@@ -48,10 +48,10 @@ pub(crate) fn listen_to(publishers: &[String], config: &mut Config) -> Result<()
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Until {
     /// End after this many printed updates.
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     count: Option<u64>,
     /// End after this many seconds; with --count this is a failure.
-    #[arg(long, value_name = "S", value_parser = seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", value_parser = seconds)]
     timeout: Option<Duration>,
 }
 
@@ -105,10 +105,19 @@ pub(crate) fn seconds_from(least: f64, text: &str) -> std::result::Result<Durati
     seconds.ok_or_else(|| format!("expected seconds from {least} to {MOST}, for example 0.5"))
 }
 
-/// A number of updates.
-fn count(text: &str) -> std::result::Result<u64, String> {
-    let count = text.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| "expected a whole number from 1".into())
+/// A number of things, at least one.
+pub(crate) fn count(text: &str) -> std::result::Result<u64, String> {
+    number::<u64, 1, { u64::MAX }>(text)
+}
+
+/// A whole number in this range.
+pub(crate) fn number<T: TryFrom<u64>, const LEAST: u64, const MOST: u64>(text: &str) -> std::result::Result<T, String> {
+    let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
+    let number = number.and_then(|number: u64| number.try_into().ok());
+    number.ok_or_else(|| match MOST {
+        u64::MAX => format!("expected a whole number from {LEAST}"),
+        _ => format!("expected a whole number from {LEAST} to {MOST}"),
+    })
 }
 
 #[cfg(test)]

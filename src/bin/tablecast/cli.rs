@@ -5,28 +5,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tablecast::config::{OptionDoc, Source};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tablecast::config::Source;
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result};
 
 use crate::trials::{demo, stage, storm};
 use crate::{
-    args, config, db, generate, keygen, listen, members, notify, publish, replica, service, status, top, watch,
+    args, config, db, generate, keygen, listen, members, notify, options, publish, replica, service, status, top, watch,
 };
 
-/// The options that `-h` shows; the others are in `--help`.
-const COMMON: [&str; 6] = [
-    "pub_sub_driver",
-    "nb_db_class",
-    "publisher_bind_address",
-    "publisher_port",
-    "publisher_multiproc_socket",
-    "codec",
-];
-
-/// The commands that read no options; their help shows none.
-const PLAIN: [&str; 3] = ["completions", "man", "keygen"];
+/// The subject of what all commands have.
+const COMMON: &str = "Common options";
 
 static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env!("CARGO_PKG_VERSION"), libzmq()));
 
@@ -34,16 +24,19 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env
 ///
 /// Results go to stdout, diagnostics to stderr. The exit code is 0 for success, 1 for a failure, 2 for wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = "tablecast", version = VERSION.as_str(), arg_required_else_help = true)]
+#[command(name = "tablecast", version = VERSION.as_str(), arg_required_else_help = true, disable_help_flag = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Read options from this TOML file; the environment (TABLECAST_*) and flags override it.
-    #[arg(long, value_name = "FILE", global = true, value_parser = args::path())]
+    #[arg(long, value_name = "FILE", global = true, help_heading = COMMON, value_parser = args::path())]
     config: Option<PathBuf>,
     /// Log more to stderr; -vv logs even more. The environment variable RUST_LOG overrides this.
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = COMMON)]
     pub(crate) verbose: u8,
+    /// Print help: -h what the command needs, --help all.
+    #[arg(short, long, action = ArgAction::Help, global = true, help_heading = COMMON)]
+    help: Option<bool>,
     /// The options that were given as flags.
     #[arg(skip)]
     flags: Vec<(&'static str, String)>,
@@ -92,12 +85,8 @@ pub(crate) enum Command {
 impl Cli {
     /// The command line with the flags of all options.
     pub(crate) fn full_command() -> clap::Command {
-        let flags = || Config::options().iter().map(flag);
-        let hide = |plain: clap::Command| plain.args(flags().map(|flag| flag.hide(true)));
-        let command = Cli::command().args(flags());
-        PLAIN
-            .iter()
-            .fold(command, |command, plain| command.mut_subcommand(plain, hide))
+        let command = Cli::command().args(Config::options().iter().map(options::flag));
+        options::fitted(command, "")
     }
 
     /// Reads a command line, which begins with the name of the program.
@@ -149,53 +138,6 @@ fn suggested(args: &[OsString]) -> Option<clap::Error> {
     let read = Cli::full_command().try_get_matches_from(std::iter::once(program).chain(named));
     read.err()
         .filter(|e| e.kind() == clap::error::ErrorKind::InvalidSubcommand)
-}
-
-const DISCOVERY: &str = "Options for discovery, monitors and status updates";
-
-/// The subject under which the help shows an option.
-fn heading(option: &str) -> &'static str {
-    let begins = |with: &[&str]| with.iter().any(|with| option.starts_with(with));
-    match option {
-        _ if begins(&["curve_"]) => "Options for keys",
-        _ if begins(&["redis_", "remote_db_"]) => "Options for Redis",
-        "nb_db_class" | "sqlite_path" | "batch_amount" | "store_timeout_ms" | "deletes_remembered" => {
-            "Options for the store"
-        }
-        "publisher_role" | "publisher_timeout_ms" | "publisher_advertise" => DISCOVERY,
-        _ if begins(&["discover", "listener_", "ack_", "monitor_"]) => DISCOVERY,
-        _ if begins(&["queue_", "dispatcher_"]) => "Options for the queue and the callbacks",
-        _ if begins(&["max_", "send_hwm", "receive_hwm", "multicast_"]) => "Options for limits",
-        _ if begins(&["pub", "topics", "codec", "join_frames"]) => "Options of the network",
-        _ => "Options for times and losses",
-    }
-}
-
-/// The flag of an option.
-fn flag(option: &'static OptionDoc) -> Arg {
-    let default = match option.default {
-        "" => "(empty)".to_owned(),
-        default => [default, option.unit].join(" "),
-    };
-    let help = format!("{} [default: {}]", option.doc, default.trim_end());
-    let long = format!("{help} [accepts: {}] [env: {}]", option.accepts, option.variable());
-    let arg = Arg::new(option.name)
-        .long(option.flag())
-        .value_name(match option.unit {
-            "" => "VALUE".to_owned(),
-            unit => unit.to_uppercase(),
-        })
-        .help(help)
-        .long_help(long)
-        .help_heading(heading(option.name))
-        .hide_short_help(!COMMON.contains(&option.name))
-        .allow_negative_numbers(true)
-        .global(true);
-    match option.name {
-        "pub_sub_driver" => arg.visible_alias("driver"),
-        "nb_db_class" => arg.visible_alias("store"),
-        _ => arg,
-    }
 }
 
 #[cfg(test)]

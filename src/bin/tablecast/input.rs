@@ -37,7 +37,7 @@ pub(crate) struct InputArgs {
     #[arg(long)]
     topic: Option<String>,
     /// Priority of the update; a lower number is more urgent [default: 5].
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     priority: Option<i32>,
     /// Read updates from this file, - for stdin.
     #[arg(long, conflicts_with_all = ["table", "key", "action", "value", "topic", "priority"], value_parser = args::path())]

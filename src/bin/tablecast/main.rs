@@ -15,6 +15,7 @@ mod listen;
 mod members;
 mod metrics;
 mod notify;
+mod options;
 mod outgoing;
 mod output;
 mod publish;

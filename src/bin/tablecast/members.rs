@@ -18,7 +18,7 @@ use crate::{args, output, shared, signal, terminal, work};
 pub(crate) struct Args {
     /// Seconds to watch; a member that showed no sign of life by then is `unknown` [default: until all states are
     /// known].
-    #[arg(long, value_name = "S", value_parser = args::seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     format: TableArgs,

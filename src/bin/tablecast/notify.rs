@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     seat: SeatArgs,
     /// Seconds to wait for acknowledgements, and before that for a listener and a connection from it.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
     timeout: Duration,
     /// Publish each to one listener without waiting for acknowledgements; prints `sent N`. With a port of its own, the
     /// command first waits until all listeners hear it.

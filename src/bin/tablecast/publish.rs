@@ -25,10 +25,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_multiproc: bool,
     /// Wait for this many subscribers first; only with --no-multiproc.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number::<usize, 0, { u64::MAX }>)]
     wait_subscribers: Option<usize>,
     /// Seconds to wait for them.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
     wait_timeout: Duration,
     #[command(flatten)]
     metrics: MetricsArgs,

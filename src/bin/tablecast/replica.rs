@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["count", "once"])]
     check: bool,
     /// End after this many printed changes.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = args::count)]
     count: Option<u64>,
     /// End after this many seconds; with --count, --once or --check this is a failure.
     #[arg(long, value_name = "S", value_parser = args::seconds)]

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     listen: args::Listen,
     /// Seconds to wait until everything is live.
-    #[arg(long, value_name = "S", value_parser = args::seconds, allow_negative_numbers = true, default_value = "3")]
+    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "3")]
     timeout: Duration,
     #[command(flatten)]
     format: TableArgs,

@@ -50,7 +50,7 @@ enum Command {
         #[command(flatten)]
         value: Value,
         /// Write only if the row still has this version.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = args::number::<u64, 0, { u64::MAX }>)]
         if_version: Option<u64>,
     },
     /// Delete a row; prints `deleted version N`. Fails if there is no row with this key.
@@ -58,7 +58,7 @@ enum Command {
         #[command(flatten)]
         change: ChangeArgs,
         /// Write only if the row still has this version.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = args::number::<u64, 0, { u64::MAX }>)]
         if_version: Option<u64>,
     },
     /// Make writes, one for each line of a file, in order; prints the result of each.
@@ -145,12 +145,11 @@ struct ChangeArgs {
         long,
         value_name = "SECONDS",
         value_parser = args::seconds,
-        allow_negative_numbers = true,
         conflicts_with = "no_publish"
     )]
     wait: Option<Duration>,
     /// Priority of the update; a lower number is more urgent.
-    #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY)]
     priority: i32,
 }
 

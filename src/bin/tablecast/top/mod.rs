@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     listen: args::Listen,
     /// Seconds between two refreshes, at least 0.1.
-    #[arg(long, value_name = "S", value_parser = interval, allow_negative_numbers = true, default_value = "1")]
+    #[arg(long, value_name = "S", value_parser = interval, default_value = "1")]
     interval: Duration,
     /// Print the table once and end, one interval after all states are known or --timeout has passed. The exit code is
     /// 1 if the store cannot be read.
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     once: bool,
     /// Longest time in seconds that --once waits for all states, before the interval. Addresses get at most 3 s of it; a
     /// replica or listener is known once it renews its registration, by default every 10 s or 3 s.
-    #[arg(long, value_name = "S", value_parser = args::seconds, allow_negative_numbers = true, default_value = "15")]
+    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "15")]
     timeout: Duration,
     #[command(flatten)]
     format: FormatArgs,

@@ -2,6 +2,8 @@
 
 use clap::builder::NonEmptyStringValueParser;
 
+use crate::args;
+
 /// Start writers and subscribers as processes on this machine, with a publisher service or a Redis server between them,
 /// and check that every update reaches its subscribers, once and in order.
 ///
@@ -15,17 +17,17 @@ use clap::builder::NonEmptyStringValueParser;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Send this many generated updates of about 240 bytes instead.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = args::count)]
     pub(super) updates: Option<u64>,
     /// Number of writing processes, 1 to 64.
-    #[arg(long, value_name = "W", default_value = "3", value_parser = processes)]
+    #[arg(long, value_name = "W", default_value = "3", value_parser = args::number::<usize, 1, 64>)]
     pub(super) writers: usize,
     /// Number of subscribing processes, 1 to 64.
-    #[arg(long, value_name = "S", default_value = "2", value_parser = processes)]
+    #[arg(long, value_name = "S", default_value = "2", value_parser = args::number::<usize, 1, 64>)]
     pub(super) subscribers: usize,
     /// Send at most this many updates per second, 100 or more. [default: 250 for the network, unlimited for generated
     /// updates]
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
+    #[arg(long, value_name = "R", value_parser = args::number::<u64, 100, { u64::MAX }>)]
     pub(super) rate: Option<u64>,
     /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts: any address
     /// that the option remote_db_hosts accepts. Topics and tables get a unique prefix there, and the rows are deleted
@@ -33,11 +35,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) redis: Option<String>,
     /// Give up when nothing was delivered for this many seconds.
-    #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = args::count)]
     pub(super) timeout: u64,
-}
-
-fn processes(text: &str) -> std::result::Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=64).contains(number));
-    number.ok_or_else(|| "expected a number from 1 to 64".into())
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use tablecast::{Config, Result};
 
-use crate::output;
 use crate::trials::stage::progress::Progress;
 use crate::trials::stage::{Flags, Setup, Stage};
+use crate::{args, output};
 use round::Round;
 
 pub(crate) use listener::{ListenerArgs, run as run_listener};
@@ -30,28 +30,23 @@ pub(crate) use listener::{ListenerArgs, run as run_listener};
 pub(crate) struct Args {
     /// Number of nodes.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "250,500,1000",
-          value_parser = number::<1, 10_000>)]
+          value_parser = args::number::<usize, 1, 10_000>)]
     nodes: Vec<usize>,
     /// Number of ports of each node; each has a status to report.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = number::<1, 1_000>)]
+    #[arg(long, value_name = "N", default_value = "20", value_parser = args::number::<usize, 1, 1_000>)]
     ports: usize,
     /// Number of listeners.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8", value_parser = number::<1, 64>)]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8", value_parser = args::number::<usize, 1, 64>)]
     listeners: Vec<usize>,
     /// Number of each listener's worker threads; 0: its dispatcher's thread processes updates.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,4", value_parser = number::<0, 256>)]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,4", value_parser = args::number::<usize, 0, 256>)]
     workers: Vec<usize>,
     /// Microseconds of computing for each update.
-    #[arg(long, value_name = "US", default_value = "100", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    #[arg(long, value_name = "US", default_value = "100", value_parser = args::number::<u64, 0, 1_000_000>)]
     work: u64,
     /// Give up when nothing was acknowledged for this many seconds.
-    #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = args::count)]
     timeout: u64,
-}
-
-fn number<const MIN: usize, const MAX: usize>(text: &str) -> std::result::Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
-    number.ok_or_else(|| format!("expected a number from {MIN} to {MAX}"))
 }
 
 impl Args {
