@@ -2,7 +2,7 @@
 //!
 //! A [`Replica`] is a process's own copy of some tables. It reads the database once, follows the published changes, and
 //! catches up by itself after lost updates, killed processes and restarts. A [`Database`] stores rows and publishes the
-//! changes. Everything runs on plain OS threads, without an async runtime and without a broker.
+//! changes. Everything runs on plain OS threads, and needs neither an async runtime nor a broker.
 //!
 //! ```
 //! use std::time::Duration;

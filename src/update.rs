@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use crate::name::Name;
 pub use crate::topic::Topic;
 
-/// Change of the row.
+/// What a change does to its row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
@@ -90,10 +90,10 @@ pub struct DbUpdate {
     pub topic: Topic,
     /// Lower is more urgent. Default: 5.
     pub priority: i32,
-    /// Time of sending, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
-    /// timestamps rise strictly: one that would not is raised.
+    /// Time of sending, by the sender's clock: microseconds since the Unix epoch, UTC. A publisher raises it, if need
+    /// be, above all that it has sent before.
     pub timestamp: i64,
-    /// The row's version in the store, where it has one: every write raises it.
+    /// The row's version in the store, if it has one; every write raises it.
     pub version: Option<u64>,
     /// The version of the previous write of the same table and topic, if the store keeps it; 0 if there was none. A
     /// reader that has every change up to this version has missed nothing.

@@ -19,7 +19,7 @@ pub use rows::Rows;
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseOptions {
-    /// How long to wait for other threads that write the same row, or one of those that share its turn. Default: 5 s.
+    /// How long to wait for other threads that write the same row, or one of the rows that wait with it. Default: 5 s.
     pub timeout: Duration,
 }
 
@@ -40,8 +40,8 @@ impl Default for DatabaseOptions {
 /// publisher again find a [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was
 /// stored but not published.
 ///
-/// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
-/// its versions; a row shares its turn with some others. Between processes there is no such order; versions show which
+/// A database may be shared between threads. They write a row one after the other, so that its updates are sent in the
+/// order of its versions; a few other rows wait with it. Between processes there is no such order; versions show which
 /// state is newer.
 ///
 /// ```
@@ -107,8 +107,8 @@ impl Database {
     }
 
     /// Makes one write and publishes it with this priority. A write that changes nothing is not published. A set or
-    /// delete that does not name the row's topic reads the row first. If the store publishes by itself, one that does
-    /// takes one round trip.
+    /// delete that does not name the row's topic reads the row first; one that names it takes a single round trip if the
+    /// store publishes by itself.
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been

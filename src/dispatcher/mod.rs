@@ -1,4 +1,4 @@
-//! The dispatcher: the thread, or with workers the threads, that call callbacks.
+//! The dispatcher: the thread or, with workers, the threads that call callbacks.
 //!
 //! ```
 //! use crossbeam_channel::{never, unbounded};
@@ -78,8 +78,8 @@ pub struct DispatcherOptions {
     ///
     /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 256.
     pub workers: usize,
-    /// Called for every panic, every value that is not its table's row type, and every event that a channel did not
-    /// take. Default: none; failures are logged in any case.
+    /// Called for every panic, every value that does not decode as its table's row type, and every event that a channel
+    /// did not take. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 

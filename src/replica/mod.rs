@@ -235,7 +235,7 @@ impl Replica {
         self.holdings.parts.read().iter().all(|part| part.is_synced())
     }
 
-    /// Waits until [`Replica::is_synced`]. As the other waits, also for the indexes.
+    /// Waits until [`Replica::is_synced`] is true and, as the other waits do, until the indexes have every change.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], with the tables that are missing.

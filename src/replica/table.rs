@@ -43,7 +43,8 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
         self.len() == 0
     }
 
-    /// The rows at this moment. Takes the same time whatever the table's size, and does not change with the table.
+    /// The rows at this moment. The cost does not depend on the number of rows, and later changes of the table do not
+    /// change the snapshot.
     pub fn snapshot(&self) -> Snapshot<T> {
         let (decoded, malformed) = self.0.rows();
         Snapshot { decoded, malformed }
