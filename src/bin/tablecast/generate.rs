@@ -36,6 +36,8 @@ pub(crate) fn run_completions(args: &CompletionsArgs, command: Command) -> Resul
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     let mut command = Command::new("tablecast")
         .version(env!("CARGO_PKG_VERSION"))
+        // It is among the arguments.
+        .disable_help_flag(true)
         .args(command.get_arguments())
         .subcommands(shown);
     clap_complete::generate(args.shell, &mut command, "tablecast", &mut script);
