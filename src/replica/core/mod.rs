@@ -6,6 +6,7 @@
 //! wanted.
 
 mod listing;
+mod proofs;
 mod reads;
 mod rows;
 mod standing;
@@ -20,6 +21,8 @@ use super::stats::ReplicaStats;
 use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{Action, DbUpdate, Name, Topic};
+#[cfg(feature = "metrics")]
+pub(crate) use proofs::OnTopic;
 pub(super) use rows::Rows;
 use standing::Heard;
 use topic::OfTopic;
@@ -27,10 +30,6 @@ pub(super) use topic::{Base, Read, Want};
 
 /// For this long after a store went back, updates only cause catch-ups: they may be from before.
 const QUARANTINE: Duration = Duration::from_secs(5);
-
-/// The most standings that are looked at under one lock.
-#[cfg(feature = "metrics")]
-const STANDINGS_AT_ONCE: usize = 1024;
 
 /// The times of a [`Core`].
 #[derive(Debug, Clone)]
@@ -43,16 +42,6 @@ pub(super) struct Times {
     pub(super) spread: Duration,
     /// The longest pause after failures of the store.
     pub(super) max_backoff: Duration,
-}
-
-/// The standing on a topic, for metrics.
-#[cfg(feature = "metrics")]
-pub(crate) struct OnTopic {
-    pub(crate) topic: Arc<Topic>,
-    /// Everything up to here is included.
-    pub(crate) position: Option<TableVersion>,
-    /// Everything written before this time is proven to be included.
-    pub(crate) proven: Option<Instant>,
 }
 
 /// One table of a replica.
@@ -350,56 +339,6 @@ impl<T> Core<T> {
         self.topics
             .values_mut()
             .for_each(|of_topic| of_topic.standing.forget_early());
-    }
-
-    pub(super) fn is_synced(&mut self) -> bool {
-        let unsynced = |(topic, of_topic): (&Arc<Topic>, &OfTopic)| {
-            let is_unsynced = of_topic.position().is_none();
-            is_unsynced.then(|| Arc::clone(topic))
-        };
-        let before = self.unsynced.take();
-        let next = before.and_then(|topic| self.topics.range::<Topic, _>(&*topic..).find_map(unsynced));
-        self.unsynced = next.or_else(|| self.topics.iter().find_map(unsynced));
-        self.unsynced.is_none()
-    }
-
-    pub(super) fn holds(&self, topic: &Topic) -> bool {
-        self.topics.contains_key(topic)
-    }
-
-    /// The version up to which everything of the topic is included; `None` until it is synced.
-    pub(super) fn position(&self, topic: &Topic) -> Option<TableVersion> {
-        self.topics.get(topic)?.position()
-    }
-
-    /// Everything of the topic that was written before this time is proven to be included.
-    pub(super) fn proven(&self, topic: &Topic) -> Option<Instant> {
-        self.topics.get(topic)?.standing.proven
-    }
-
-    /// The oldest proof of all topics; `None` if one is without, or if there are none.
-    pub(super) fn oldest_proof(&self) -> Option<Instant> {
-        self.topics.values().map(|of_topic| of_topic.standing.proven).min()?
-    }
-
-    /// The standing on some topics after this one, in order.
-    #[cfg(feature = "metrics")]
-    pub(super) fn standings(&self, after: Option<&Topic>) -> Vec<OnTopic> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        let some = self.topics.range::<Topic, _>((from, Unbounded)).take(STANDINGS_AT_ONCE);
-        let on_topic = |(topic, of_topic): (&Arc<Topic>, &OfTopic)| OnTopic {
-            topic: Arc::clone(topic),
-            position: of_topic.position(),
-            proven: of_topic.standing.proven,
-        };
-        some.map(on_topic).collect()
-    }
-
-    /// True if everything written before `since` is included.
-    pub(super) fn is_current(&self, since: Instant) -> bool {
-        let current = |of_topic: &OfTopic| of_topic.standing.proven.is_some_and(|proven| proven >= since);
-        self.topics.values().all(current)
     }
 }
 
