@@ -6,6 +6,7 @@ mod losses;
 mod numbers;
 mod questions;
 mod restarts;
+mod silence;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
