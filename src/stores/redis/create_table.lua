@@ -1,6 +1,6 @@
 -- Returns 1 if the table did not exist.
 if call('HEXISTS', about, 'exists') == 1 then
-    return nothing(0)
+    return 0
 end
 if count_of(rows, deletes, keys, topics, order) > 0 then
     return {within and 6 or 7}

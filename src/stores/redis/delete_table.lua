@@ -1,7 +1,7 @@
 -- Returns 1 if the table, or a part of it that was not evicted, existed. Its last version stays.
 local exists = call('HEXISTS', about, 'exists') == 1
 if not exists and count_of(rows, deletes, keys, topics, order) == 0 then
-    return nothing(0)
+    return 0
 end
 local version = (last or 0) + 1
 note_in_any_case(version, pack('>I8I8I8', number, version, 0), function()

@@ -13,18 +13,6 @@
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
--- The content of a session without a write.
-local NEVER = string.rep('\0', 24)
-
--- The number of these keys that exist. Each takes its own command: while a slot is being moved, a cluster refuses a
--- command with several keys if one of them is missing.
-local function count_of(...)
-    local count = 0
-    for _, key in ipairs({...}) do
-        count = count + call('EXISTS', key)
-    end
-    return count
-end
 
 local last, kept, tip = unpack(call('HMGET', about, 'version', session, 'tip'))
 if kept then
@@ -54,11 +42,7 @@ elseif call('HLEN', about) > SESSIONS then
     -- In seconds, rounded up.
     call('HSET', about, 'forgot', call('TIME')[1] + 1)
 end
-
--- The answer of a write that does nothing.
-local function nothing(answer)
-    if within then
-        redis.pcall('HSET', about, session, pack('>I8I8', number, last or 0))
-    end
-    return answer
+if within then
+    -- Replaced if it does something.
+    redis.pcall('HSET', about, session, pack('>I8I8', number, last or 0))
 end

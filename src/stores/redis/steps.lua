@@ -1,3 +1,13 @@
+-- The number of these keys that exist. Each takes its own command: while a slot is being moved, a cluster refuses a
+-- command with several keys if one of them is missing.
+local function count_of(...)
+    local count = 0
+    for _, key in ipairs({...}) do
+        count = count + call('EXISTS', key)
+    end
+    return count
+end
+
 -- Steps that are taken all or not at all. `undo` has the commands that reverse them.
 local undo, refusal = {}, nil
 
@@ -30,7 +40,7 @@ end
 -- Gives the table and the session their new values.
 local function note(version, made)
     local is_raised = tonumber(version) > tonumber(last or 0)
-    local back = {'HSET', about, 'version', last or 0, session, kept or NEVER, 'tip', tip or ''}
+    local back = {'HSET', about, 'version', last or 0, session, kept or string.rep('\0', 24), 'tip', tip or ''}
     step(back, 'HSET', about, 'version', version, session, made, 'tip', is_raised and session .. number or tip or '')
     if is_raised and tonumber(last or 0) == 0 then
         step({'HDEL', about, 'incarnation'}, 'HSET', about, 'incarnation', session .. number)

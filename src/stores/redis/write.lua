@@ -9,7 +9,7 @@
 local what, key, value, topic, wanted, flags, head, tail, remembered = unpack(ARGV, 4)
 -- A server that was lost since may have published the first try: its number must not get another version.
 if within and head ~= '' then
-    return nothing({6})
+    return {6}
 end
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
@@ -24,7 +24,9 @@ end
 local exists = packed and last or call('HEXISTS', about, 'exists') == 1
 local is_there = packed or call('HEXISTS', rows, '\255') == 1
 local version, deleted, of_topic, value_at
-if not exists ~= not is_there or (deletes and not exists and count_of(deletes, keys, topics, order) > 0) then
+local has_more = deletes and not exists
+    and call('EXISTS', deletes) + call('EXISTS', keys) + call('EXISTS', topics) + call('EXISTS', order) > 0
+if not exists ~= not is_there or has_more then
     return {within and 6 or 7}
 elseif packed then
     local length
@@ -38,14 +40,14 @@ end
 
 if what == 'create' then
     if packed then
-        return nothing({1})
+        return {1}
     end
 elseif not packed or (topic ~= '' and topic ~= of_topic) then
     -- A set does not see the other parts of the table.
-    return nothing({(exists or deletes) and 2 or 9})
+    return {(exists or deletes) and 2 or 9}
 end
 if wanted ~= '' and tonumber(wanted) ~= version then
-    return nothing({3})
+    return {3}
 end
 
 local before = false
@@ -54,7 +56,7 @@ if what == 'create' then
 elseif unless_equal or returning then
     before = sub(packed, value_at)
     if unless_equal and what == 'set' and before == value then
-        return nothing({5, sub(packed, 1, 8), of_topic, returning and before})
+        return {5, sub(packed, 1, 8), of_topic, returning and before}
     end
     before = returning and before
 end
@@ -68,20 +70,22 @@ if packed and not standing then
 end
 
 local next_version = (last or 0) + 1
+local version_text = string.format('%d', next_version)
 local version_bytes = pack('>I8', next_version)
 local row = version_bytes .. topic_bytes .. value
 local after = standing and sub(standing, 1, 8) or pack('>I8', call('HGET', about, 'deleted') or 0)
 local bounds = standing and sub(standing, 9, 32) or pack('>I8', 0) .. version_bytes .. pack('>I8', 0)
 local noted = standing and unpack_bytes('>I8', standing, 33) or 0
 local stands_now = version_bytes .. bounds .. pack('>I8', noted + 1)
-local note_at, note_of = '\254' .. sub(bounds, 9, 16) .. pack('>I8', noted), version_bytes .. (what == 'delete' and '\255' or '') .. key
+local prefix = '\254' .. sub(bounds, 9, 16)
+local note_at, note_of = prefix .. pack('>I8', noted), version_bytes .. (what == 'delete' and '\255' or '') .. key
 -- At times old notes are removed, a few more than were added.
 local trim
 if noted % 64 == 63 then
     trim = function()
         local first = unpack_bytes('>I8', bounds, 17)
         local function name(number)
-            return '\254' .. sub(bounds, 9, 16) .. pack('>I8', number)
+            return pack('>c9I8', prefix, number)
         end
         local oldest = next_version - math.max(remembered, LOGGED)
         -- The notes are in the order of their versions.
@@ -111,7 +115,10 @@ local made = pack('>I8', number) .. version_bytes .. after .. (topic == '' and o
 local message
 if head == '' then
 elseif string.byte(head) < 128 then
-    message = head .. string.format('%d,"after":%d', next_version, (unpack_bytes('>I8', after))) .. tail
+    local number = unpack_bytes('>I8', after)
+    -- Numbers become text slowly.
+    local text = number == next_version - 1 and last or string.format('%d', number)
+    message = head .. version_text .. ',"after":' .. text .. tail
 else
     -- A map of MessagePack begins above ASCII.
     message = head .. '\207' .. version_bytes .. '\165after\207' .. after .. tail
@@ -122,7 +129,7 @@ local reply = topic ~= '' and not before and numbers or {0, numbers, of_topic, b
 -- As with `step`, without its cost.
 if what == 'set' then
     local pcall = redis.pcall
-    call('HSET', about, 'version', next_version, session, made, 'tip', session .. number)
+    call('HSET', about, 'version', version_text, session, made, 'tip', session .. ARGV[2])
     local done = pcall('HSET', rows, key, row, stands, stands_now, note_at, note_of)
     if message and type(done) == 'number' then
         done = pcall('PUBLISH', of_topic, message)
@@ -135,7 +142,7 @@ if what == 'set' then
     end
     local backs = {
         pcall('HSET', rows, key, packed, stands, standing),
-        pcall('HSET', about, 'version', last, session, kept or NEVER, 'tip', tip or ''),
+        pcall('HSET', about, 'version', last, session, kept or string.rep('\0', 24), 'tip', tip or ''),
         pcall('HDEL', rows, note_at),
     }
     for _, back in ipairs(backs) do
