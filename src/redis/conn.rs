@@ -83,13 +83,13 @@ impl Conn {
     pub(super) fn new(socket: Socket, node: &Node, access: &Access) -> Result<Conn> {
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
-            None => Stream::Plain(socket),
+            None => Stream::plain(socket).map_err(|e| lost(node, e))?,
             Some(tls) => Stream::Tls(Box::new(tls.session(node).map_err(|e| lost(node, e))?), socket),
         };
         #[cfg(not(feature = "redis-tls"))]
         let _ = access;
         #[cfg(not(feature = "redis-tls"))]
-        let stream = Stream::Plain(socket);
+        let stream = Stream::plain(socket).map_err(|e| lost(node, e))?;
         Ok(Conn {
             node: node.clone(),
             stream,
@@ -200,9 +200,7 @@ impl Conn {
                 None => {}
             }
             // A reply takes a while: waiting first saves a read without input.
-            let waited = limit.wait(self.stream.as_fd(), self.stream.news());
-            waited.map_err(|e| lost(&self.node, e))?;
-            self.fill()?;
+            self.fill_by(|stream, room| stream.wait_and_read(room, limit))?;
         }
     }
 
@@ -239,7 +237,11 @@ impl Conn {
     /// # Errors
     /// [`ErrorKind::Transport`] if the connection is lost.
     pub(crate) fn fill(&mut self) -> Result<bool> {
-        match self.input.fill(|room| self.stream.read(room)) {
+        self.fill_by(Stream::read)
+    }
+
+    fn fill_by(&mut self, read: impl FnOnce(&mut Stream, &mut [u8]) -> io::Result<usize>) -> Result<bool> {
+        match self.input.fill(|room| read(&mut self.stream, room)) {
             Ok((0, _)) => Err(lost(&self.node, io::ErrorKind::ConnectionAborted.into())),
             Ok((read, full)) => {
                 self.received += read as u64;

@@ -1,12 +1,14 @@
-//! The bytes of a connection, plain or over TLS. It never blocks: waiting is separate, limited, and can be cancelled.
+//! The bytes of a connection, plain or over TLS. Waiting is limited, and can be cancelled.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::clock;
@@ -89,10 +91,18 @@ impl<'a> Limit<'a> {
         self.deadline.saturating_duration_since(now)
     }
 
+    /// The end of a wait that begins now.
+    fn end(&self, now: Instant) -> Instant {
+        self.deadline.min(clock::after(now, self.silence))
+    }
+
     /// Waits until one of `flags` holds for `fd`.
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
-        let mut now = Instant::now();
-        let end = self.deadline.min(clock::after(now, self.silence));
+        let now = Instant::now();
+        self.wait_until(fd, flags, (now, self.end(now)))
+    }
+
+    fn wait_until(&self, fd: BorrowedFd<'_>, flags: PollFlags, (mut now, end): (Instant, Instant)) -> io::Result<()> {
         let own = || PollFd::from_borrowed_fd(fd, flags);
         let mut fds = [own(), own(), own()];
         let mut count = 1;
@@ -159,6 +169,7 @@ impl<'a> Limit<'a> {
 }
 
 pub(crate) enum Stream {
+    /// A socket that blocks, at most for [`SLICE`].
     Plain(Socket),
     #[cfg(feature = "redis-tls")]
     Tls(Box<Session>, Socket),
@@ -209,7 +220,7 @@ pub(crate) fn connect(address: &SockAddr) -> io::Result<Socket> {
         let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
     }
     match socket.connect(address) {
-        Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
+        Err(e) if e.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(e),
         _ => Ok(socket),
     }
 }
@@ -222,11 +233,39 @@ pub(crate) fn connected(socket: Socket) -> io::Result<Socket> {
     }
 }
 
+/// How long a read may block before it looks at the time.
+const SLICE: Duration = Duration::from_millis(100);
+
 impl Stream {
+    pub(super) fn plain(socket: Socket) -> io::Result<Stream> {
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(SLICE))?;
+        Ok(Stream::Plain(socket))
+    }
+
+    /// Waits for input and reads it. May fail with `WouldBlock` nevertheless.
+    pub(crate) fn wait_and_read(&mut self, into: &mut [u8], limit: Limit<'_>) -> io::Result<usize> {
+        let mut now = Instant::now();
+        let end = limit.end(now);
+        if let Stream::Plain(socket) = self
+            && limit.cancellations().next().is_none()
+        {
+            // One call costs less than a poll and then a read.
+            while end.saturating_duration_since(now) > 2 * SLICE {
+                match rustix::net::recv(&*socket, &mut *into, RecvFlags::empty()) {
+                    Err(Errno::AGAIN | Errno::INTR) => now = Instant::now(),
+                    done => return Ok(done?.0),
+                }
+            }
+        }
+        limit.wait_until(self.as_fd(), self.news(), (now, end))?;
+        self.read(into)
+    }
+
     /// Reads the available bytes. Fails with `WouldBlock` if there are none; 0 means that the other side has closed.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         retry(|| match self {
-            Stream::Plain(socket) => socket.read(into),
+            Stream::Plain(socket) => Ok(rustix::net::recv(socket, &mut *into, RecvFlags::DONTWAIT)?.0),
             #[cfg(feature = "redis-tls")]
             Stream::Tls(session, socket) => session.read(socket, into),
         })
@@ -235,7 +274,7 @@ impl Stream {
     /// Writes as much as there is room for. Fails with `WouldBlock` if there is none.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self {
-            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Plain(socket) => Ok(rustix::net::send(socket, bytes, SendFlags::DONTWAIT)?),
             #[cfg(feature = "redis-tls")]
             Stream::Tls(session, socket) => session.write(socket, bytes),
         })
@@ -310,5 +349,56 @@ fn retry<T>(mut step: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> (Stream, Socket) {
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        (Stream::plain(ours).unwrap(), theirs)
+    }
+
+    #[test]
+    fn a_read_waits_as_long_as_its_limit() {
+        let (mut stream, theirs) = plain();
+        let mut read = |limit| stream.wait_and_read(&mut [0; 8], limit);
+        let times = [3 * SLICE + SLICE / 2, SLICE / 2];
+        for time in times {
+            let start = Instant::now();
+            let impatient = Limit {
+                silence: time,
+                ..Limit::until(start + 600 * SLICE)
+            };
+            for limit in [Limit::until(start + time), impatient] {
+                let start = Instant::now();
+                assert_eq!(read(limit).unwrap_err().kind(), io::ErrorKind::TimedOut);
+                assert!(start.elapsed() < 100 * SLICE);
+            }
+            assert!(start.elapsed() >= time);
+        }
+        let late = thread::spawn("late", None, move || {
+            thread::pause(2 * SLICE);
+            theirs.send(b"late").unwrap();
+        });
+        assert_eq!(read(Limit::until(Instant::now() + 600 * SLICE)).unwrap(), 4);
+        drop(late);
+        assert_eq!(read(Limit::until(Instant::now() + 600 * SLICE)).unwrap(), 0);
+    }
+
+    #[test]
+    fn without_waiting_nothing_blocks() {
+        let (mut stream, theirs) = plain();
+        let blocks = |e: io::Error| e.kind() == io::ErrorKind::WouldBlock;
+        assert!(blocks(stream.read(&mut [0; 8]).unwrap_err()));
+        let full = loop {
+            if let Err(e) = stream.write(&[0; 1 << 16]) {
+                break e;
+            }
+        };
+        assert!(blocks(full));
+        drop(theirs);
     }
 }
