@@ -6,8 +6,8 @@
 -- A client gives each of its writes under way a session. A session is a field of `about` with the number of its last
 -- write in this table (8 bytes), the version of that write (8), the version of the topic's write before it (8), and the
 -- topic if the client did not name one. So a repeated write is recognized, however many were made in between, and a
--- late one is refused. If a repeated write did nothing, its session has only its number and the table's version, so that
--- its first try, if it arrives only now, does nothing either.
+-- late one is refused. If a repeated write did nothing, its session has only its number and the table's version, so
+-- that its first try, if it arrives only now, does nothing either.
 -- `about` also has the `version` of the last write, which is the `tip`: its session and number.
 -- A repeated write has `within`: its first try was within so many milliseconds.
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
