@@ -186,7 +186,7 @@ impl Error {
     }
 
     /// How many updates a publisher has accepted in bursts and could not send so far, if this error, which goes to the
-    /// hook, is about them; see [`PublisherStats::lost`](crate::PublisherStats::lost).
+    /// hook, is about them; see [`PublisherStats::lost`](crate::publisher::PublisherStats::lost).
     pub fn lost(&self) -> Option<u64> {
         self.0.data.lost
     }
