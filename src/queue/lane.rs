@@ -30,8 +30,8 @@ pub(super) struct Pending {
 pub(super) struct Lane {
     head: Option<Pending>,
     rest: VecDeque<Pending>,
-    /// The ranks of the updates in `rest` that are more urgent than all behind them; the first is the most urgent of
-    /// `rest`.
+    /// The ranks of the updates in `rest` that are more urgent than the one before them, and than all behind them; the
+    /// first is the most urgent of the lane, unless `head` is.
     lifts: VecDeque<Rank>,
     /// The row, while it is held.
     held: Option<(Name, Name)>,
@@ -82,7 +82,10 @@ impl Lane {
             return true;
         };
         let changes = pending.rank < self.most_urgent(head);
-        self.lift(pending.rank);
+        let before = self.rest.back().unwrap_or(head).rank;
+        if pending.rank < before {
+            self.lift(pending.rank);
+        }
         self.rest.push_back(pending);
         changes
     }
