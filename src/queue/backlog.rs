@@ -18,14 +18,14 @@ pub(super) struct Aside<T> {
 impl<T> Aside<T> {
     /// False if the value is empty.
     pub(super) fn is_filled(&self) -> bool {
-        self.filled.load(Ordering::Acquire)
+        self.filled.load(Ordering::SeqCst)
     }
 
     /// Edits the value; `edit` also returns whether it is filled afterwards. Returns true if it was empty before.
     pub(super) fn edit<R>(&self, edit: impl FnOnce(&mut T) -> (R, bool)) -> (R, bool) {
         let mut content = self.content.lock();
         let (result, filled) = edit(&mut content);
-        let was_filled = self.filled.swap(filled, Ordering::AcqRel);
+        let was_filled = self.filled.swap(filled, Ordering::SeqCst);
         (result, filled && !was_filled)
     }
 }

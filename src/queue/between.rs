@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Select, Sender};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 
 use super::alerts::Alerts;
 use super::backlog::{Aside, Backlog};
+use super::line::Line;
 use super::{Overflow, QueueStats};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,10 +31,8 @@ pub(super) struct Queue {
     pub(super) closed: AtomicBool,
     pub(super) backlog: Aside<Backlog>,
     pub(super) alerts: Aside<Alerts>,
-    /// Number of senders that wait for room.
-    waiting: AtomicUsize,
-    /// Holds at most one token: there may be room. The sender that takes it passes it on if there is still room.
-    space: (Sender<()>, Receiver<()>),
+    /// Senders that wait for room.
+    pub(super) line: Aside<Line>,
     /// Emptied batches on their way back to the senders, which saves allocations.
     pub(super) spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
     /// Values of handled updates, also on their way back.
@@ -53,8 +52,7 @@ impl Queue {
             closed: AtomicBool::new(false),
             backlog: Aside::default(),
             alerts: Aside::default(),
-            waiting: AtomicUsize::new(0),
-            space: crossbeam_channel::bounded(1),
+            line: Aside::default(),
             spares: crossbeam_channel::bounded(SPARES),
             values: crossbeam_channel::bounded(VALUES),
             coalesced: Counter::new(),
@@ -87,46 +85,56 @@ impl Queue {
 
     /// Waits until there is room for some of `wanted` updates. Returns how many.
     pub(super) fn reserve_waiting(&self, wanted: usize, stop: &Receiver<()>) -> Result<usize> {
-        // Counted before the first look, so that a receiver that makes room afterwards sees the waiting sender.
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let result = loop {
-            if self.closed.load(Ordering::SeqCst) {
-                break Err(receiver_gone());
-            }
-            let room = self.reserve(1, wanted, self.capacity);
-            if room > 0 {
-                break Ok(room);
-            }
-            let mut select = Select::new();
-            select.recv(&self.space.1);
-            let stopped = select.recv(stop);
-            if select.ready() == stopped {
-                break Err(Error::new(
-                    ErrorKind::Stopped,
-                    "stopped while waiting for space in the queue",
-                ));
-            }
-            let _ = self.space.1.try_recv();
-        };
-        let others = self.waiting.fetch_sub(1, Ordering::SeqCst) > 1;
-        if others && (self.closed.load(Ordering::SeqCst) || self.depth.load(Ordering::SeqCst) < self.capacity) {
-            self.signal_space();
+        let ((number, granted), _) = self.line.edit(|line| (line.join(wanted), true));
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(receiver_gone());
         }
-        result
+        // The receiver may have made room just before it could see that someone waits.
+        self.serve();
+        let mut select = Select::new();
+        select.recv(&granted);
+        let stopped = select.recv(stop);
+        let mut is_stopped = false;
+        loop {
+            match granted.try_recv() {
+                Ok(room) => return Ok(room),
+                Err(TryRecvError::Disconnected) => return Err(receiver_gone()),
+                Err(TryRecvError::Empty) if !is_stopped => {}
+                Err(TryRecvError::Empty) => {
+                    let context = "stopped while waiting for space in the queue";
+                    return Err(Error::new(ErrorKind::Stopped, context));
+                }
+            }
+            is_stopped = select.ready() == stopped;
+            if is_stopped {
+                self.line.edit(|line| {
+                    line.leave(number);
+                    ((), !line.is_empty())
+                });
+            }
+        }
+    }
+
+    /// Gives room to the senders that wait for it.
+    fn serve(&self) {
+        let reserve = |wanted: usize| self.reserve(wanted.min(self.worth()), wanted, self.capacity);
+        self.line.edit(|line| {
+            line.serve(reserve);
+            ((), !line.is_empty())
+        });
+    }
+
+    /// The room that is worth waking a sender for, though it wants more.
+    fn worth(&self) -> usize {
+        (self.capacity / 8).max(1)
     }
 
     /// Ends the reservation of updates that left the queue.
     pub(super) fn give_back(&self, count: usize) {
         let depth = self.depth.fetch_sub(count, Ordering::SeqCst) - count;
-        // Not for every free place: waking a sender has to be worth it.
-        if depth < self.capacity - self.capacity / 8 && self.waiting.load(Ordering::SeqCst) > 0 {
-            self.signal_space();
+        if depth + self.worth() <= self.capacity && self.line.is_filled() {
+            self.serve();
         }
-    }
-
-    pub(super) fn signal_space(&self) {
-        // A full channel already holds the token.
-        let _ = self.space.0.try_send(());
     }
 
     /// Adds a sync event. Returns true if the receiver may be asleep and must be woken.

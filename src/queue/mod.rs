@@ -18,6 +18,7 @@ mod backlog;
 mod between;
 mod heap;
 mod lane;
+mod line;
 mod options;
 mod ranking;
 mod receiver;

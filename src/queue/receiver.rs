@@ -228,7 +228,7 @@ impl QueueReceiver {
 impl Drop for QueueReceiver {
     fn drop(&mut self) {
         self.queue.closed.store(true, Ordering::SeqCst);
-        self.queue.signal_space();
+        self.queue.line.edit(|line| (mem::take(line), false));
         self.queue.backlog.edit(|backlog| (mem::take(backlog), false));
     }
 }

@@ -101,13 +101,11 @@ impl QueueSender {
     }
 
     fn push_waiting(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
-        let mut rest = mem::take(updates).into_iter();
-        while rest.len() > 0 {
-            let sent = self.queue.reserve_waiting(rest.len(), stop);
-            if let Err(e) = sent.and_then(|room| self.send(rest.by_ref().take(room).collect())) {
-                updates.extend(rest);
-                return Err(e);
-            }
+        while !updates.is_empty() {
+            let room = self.queue.reserve_waiting(updates.len(), stop)?;
+            let mut rest = self.queue.empty_batch(updates.len());
+            rest.extend(updates.drain(room..));
+            self.send(mem::replace(updates, rest))?;
         }
         Ok(())
     }
