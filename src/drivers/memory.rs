@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::config::JoinFrames;
 use crate::drivers::events::{AddressEvent, Events};
+use crate::drivers::parts::send_parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread::deadline;
 use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
@@ -24,6 +26,7 @@ pub struct MemoryDriver {
     world: Arc<World>,
     publish: Arc<str>,
     capacity: usize,
+    join_frames: JoinFrames,
 }
 
 /// The mailboxes of all receiving ends.
@@ -91,6 +94,7 @@ impl MemoryDriver {
             world: Arc::default(),
             publish: publish.into(),
             capacity: CAPACITY,
+            join_frames: JoinFrames::default(),
         }
     }
 
@@ -113,6 +117,13 @@ impl MemoryDriver {
     #[must_use]
     pub fn capacity(mut self, frames: usize) -> MemoryDriver {
         self.capacity = frames.max(1);
+        self
+    }
+
+    /// Sets the policy for updates that are sent close together. Default: [`JoinFrames::Auto`], which joins.
+    #[must_use]
+    pub fn join_frames(mut self, joins: JoinFrames) -> MemoryDriver {
+        self.join_frames = joins;
         self
     }
 }
@@ -161,6 +172,7 @@ impl Outbound for MemoryOutbound {
             world,
             publish,
             capacity,
+            ..
         } = &self.0;
         let deadline = deadline(timeout);
         let frame: Frame = (Arc::clone(publish), topic.into(), payload.into());
@@ -197,7 +209,14 @@ impl Outbound for MemoryOutbound {
     }
 
     fn takes_joined(&self) -> bool {
-        true
+        self.0.join_frames != JoinFrames::Never
+    }
+
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        match self.takes_joined() {
+            true => self.send(topic, payload, timeout),
+            false => send_parts(self, topic, payload, timeout),
+        }
     }
 
     fn address(&self) -> Option<String> {
@@ -318,6 +337,9 @@ impl Wake for MemoryWake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{Codec, Joined};
+    use crate::config::Config;
+    use crate::drivers::Drivers;
 
     /// The answer to a question proves that everything sent before it has come.
     #[test]
@@ -345,5 +367,31 @@ mod tests {
             }
         }
         assert_eq!(came, *b"1!2");
+    }
+
+    #[test]
+    fn updates_are_joined_as_the_option_says() {
+        for (join_frames, expected) in [(JoinFrames::Never, 3), (JoinFrames::Auto, 1), (JoinFrames::Always, 1)] {
+            let config = Config {
+                pub_sub_driver: "memory".into(),
+                publisher_bind_address: "joins".into(),
+                join_frames,
+                ..Config::default()
+            };
+            let driver = Drivers::new().network(&config).unwrap();
+            let (mut inbound, _wake) = driver.inbound().unwrap();
+            let mut outbound = driver.outbound().unwrap();
+            inbound.connect(&outbound.address().unwrap()).unwrap();
+            inbound.subscribe(&Topic::new("a").unwrap()).unwrap();
+            let mut joined = Joined::new(Codec::Json);
+            (0..3).for_each(|_| joined.push(|bytes| bytes.extend(b"{}")));
+            outbound.send_joined(b"a", joined.payload(), Duration::ZERO).unwrap();
+            let mut frames = 0;
+            while !matches!(inbound.recv(Some(Duration::ZERO)).unwrap(), Received::Idle) {
+                frames += 1;
+            }
+            // One is the event of the connection.
+            assert_eq!((frames - 1, outbound.takes_joined()), (expected, expected == 1));
+        }
     }
 }

@@ -4,7 +4,6 @@
 pub(crate) mod accepted;
 pub(crate) mod events;
 pub mod memory;
-#[cfg(feature = "zmq")]
 mod parts;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -103,7 +102,8 @@ impl Default for Drivers {
 }
 
 fn memory_driver(config: &Config) -> Result<Arc<dyn Driver>> {
-    Ok(Arc::new(memory::MemoryDriver::shared(&config.publish_address()?)?))
+    let driver = memory::MemoryDriver::shared(&config.publish_address()?)?;
+    Ok(Arc::new(driver.join_frames(config.join_frames)))
 }
 
 #[cfg(feature = "redis")]
