@@ -2,10 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::geteuid;
 
 use crate::denied;
 use crate::error::{Error, ErrorKind, Result};
@@ -171,6 +173,9 @@ fn failed(what: &str, path: &Path, e: io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("{what} {}", path.display())).with_source(e)
 }
 
+/// The lock's mode: whoever can open the file can hold the lock, and so keep a service from starting.
+const PRIVATE: u32 = 0o600;
+
 fn lock(path: &Path, socket: &Path) -> Result<File> {
     let failed = |e: io::Error| failed("cannot lock", path, e);
     loop {
@@ -178,8 +183,16 @@ fn lock(path: &Path, socket: &Path) -> Result<File> {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(PRIVATE)
+            // Not a file elsewhere, which would get this mode.
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
             .map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        if about.mode() & 0o777 != PRIVATE && about.uid() == geteuid().as_raw() {
+            // One left by a killed process; some filesystems have no modes.
+            let _ = file.set_permissions(Permissions::from_mode(PRIVATE));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(socket)),
@@ -245,6 +258,28 @@ mod tests {
         // A killed server leaves a socket without a listener.
         drop(take(&socket).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Otherwise a user who may only use the socket could lock it, and no service would start.
+    #[test]
+    fn no_other_user_can_open_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, path) = (folder.path().join("socket"), folder.path().join("socket.lock"));
+        let is_private = || fs::metadata(&path).unwrap().mode() & 0o7777 == 0o600;
+        let lock = take(&socket).unwrap();
+        assert!(is_private());
+        drop(lock);
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let lock = take(&socket).unwrap();
+        assert!(is_private());
+        drop(lock);
+        let other = folder.path().join("other");
+        fs::write(&other, "").unwrap();
+        let before = fs::metadata(&other).unwrap().mode();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(take(&socket).is_err(), "the lock of something else");
+        assert_eq!(fs::metadata(&other).unwrap().mode(), before);
     }
 
     #[test]
