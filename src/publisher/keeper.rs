@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::codec::HELLO;
 use crate::error::{Result, contain, report};
 use crate::thread::{self, Failures, jittered};
 use crate::transport::Waiter;
@@ -80,7 +79,7 @@ impl SendingEnd {
             *hello_at = Instant::now() + jittered(self.interval);
             // Under the same lock as the answers: a hello that overtakes a question says that the question was not
             // received.
-            if let Err(e) = self.say(sender, HELLO, Duration::ZERO) {
+            if let Err(e) = self.say(sender, None) {
                 // The transport takes nothing; senders get that error themselves.
                 log::debug!("no hello: {e}");
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
+use crate::codec::{Encoder, MAX_PERIOD, MIN_HELLO};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::thread::{self, Thread};
@@ -46,7 +46,7 @@ pub(crate) struct LinkOptions {
     pub(crate) hook: Option<ErrorHook>,
 }
 
-/// How long gathered updates may wait for the transport when the publisher stops.
+/// How long gathered updates, and the goodbye behind them, may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 impl Link {
@@ -66,6 +66,8 @@ impl Link {
                 trouble: None,
                 // A subscriber that connects to this end asks for a hello itself.
                 introduced: is_asked,
+                in_round: false,
+                said_goodbye: false,
             }),
             gathered,
             gathering: AtomicBool::new(false),
@@ -203,6 +205,7 @@ impl Link {
     /// does not receive it notices the silence.
     pub(crate) fn say_goodbye(&self) {
         let mut sender = self.sending.lock();
+        let end = thread::deadline(LAST_CHANCE);
         // Gives up what it cannot send.
         let _ = sender.flush(LAST_CHANCE, true);
         let trouble = sender.trouble();
@@ -213,7 +216,7 @@ impl Link {
             && sender.outbound.is_subscribed(&Topic::hello()) != Some(true);
         if is_alone {
             drop(sender);
-        } else if let Err(e) = self.sending.say(sender, GOODBYE, HELLO_TIMEOUT) {
+        } else if let Err(e) = self.sending.say(sender, Some(end.max(thread::deadline(HELLO_TIMEOUT)))) {
             log::debug!("no goodbye: {e}");
         }
         if let Some(e) = trouble {

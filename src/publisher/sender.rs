@@ -26,6 +26,10 @@ pub(super) struct Sender {
     pub(super) trouble: Option<Error>,
     /// A hello was sent.
     pub(super) introduced: bool,
+    /// Parts of the present round of hellos may have been sent.
+    pub(super) in_round: bool,
+    /// The last round has begun.
+    pub(super) said_goodbye: bool,
 }
 
 impl Sender {
@@ -69,6 +73,14 @@ impl Sender {
         }
         self.gathered.is_sent();
         Ok(())
+    }
+
+    /// Ends the present round of hellos. The number of an unfinished one is used up too, since parts of two rounds with
+    /// one number would be taken for one whole round.
+    pub(super) fn end_round(&mut self) {
+        if std::mem::take(&mut self.in_round) {
+            self.numbers.told();
+        }
     }
 
     /// An error for the accepted updates that could not be sent since the last call.

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
-use crate::codec::{Encoder, HELLO, Hello, MAX_TOPICS};
+use crate::codec::{Encoder, GOODBYE, HELLO, Hello, MAX_TOPICS};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::transport::Wake;
@@ -101,10 +101,27 @@ impl SendingEnd {
         Ok(())
     }
 
-    /// Sends the numbers of the recent topics in as many messages as needed, the last with `action`. A publisher that
-    /// connects on its first send sends nothing before that, unless it has used up numbers.
-    pub(super) fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, action: &str, timeout: Duration) -> Result<()> {
-        sender.flush(timeout, false)?;
+    /// Sends a hello.
+    fn send(&self, sender: &mut Sender, topic: &Topic, hello: &[u8], timeout: Duration) -> Result<()> {
+        let sent = sender.outbound.send(topic.as_str().as_bytes(), hello, timeout);
+        sent?;
+        self.hellos.add(1);
+        Ok(())
+    }
+
+    /// Sends a round of hellos: the numbers of the recent topics in as many messages as needed. With `end` the last
+    /// one is a goodbye; the round is given up then. A publisher that connects on its first send sends nothing before
+    /// that, unless it has used up numbers.
+    pub(super) fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, end: Option<Instant>) -> Result<()> {
+        let is_ending = |sender: &Sender| sender.said_goodbye || self.stopping.load(Ordering::Acquire);
+        if end.is_none() && is_ending(&sender) {
+            return Ok(());
+        }
+        // The goodbye breaks off the keeper's round.
+        sender.end_round();
+        sender.said_goodbye |= end.is_some();
+        let left = || end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+        sender.flush(left().min(HELLO_TIMEOUT), false)?;
         let topic = Topic::hello();
         let mut message = Vec::new();
         let mut part = Some(Part::default());
@@ -123,7 +140,8 @@ impl SendingEnd {
                     // Without its time it does not say that it has overtaken a question.
                     hello.at = 0;
                 }
-                let action = if next.is_none() { action } else { HELLO };
+                let is_goodbye = end.is_some() && next.is_none();
+                let action = if is_goodbye { GOODBYE } else { HELLO };
                 message.clear();
                 self.encoder
                     .control(action, Some(&hello.to_text()), &topic, &mut message);
@@ -133,24 +151,28 @@ impl SendingEnd {
                 }
                 most = hello.topics.len() / 2;
             }
-            let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
+            let sent = self.send(&mut sender, &topic, &message, left().min(HELLO_TIMEOUT));
             sender.introduced |= sent.is_ok();
-            let ends_round = match &sent {
-                Ok(()) => part.is_none(),
-                // Parts of an unfinished round may have been received, so its number is used up.
-                Err(e) => this != Part::default() || e.kind() == ErrorKind::Unconfirmed,
-            };
-            if ends_round {
-                sender.numbers.told();
+            sender.in_round |= sent.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::Unconfirmed);
+            if part.is_none() || sent.is_err() {
+                sender.end_round();
             }
             sent?;
-            self.hellos.add(1);
             if part.is_some() {
-                // Lets others send in between.
-                drop(sender);
+                // Lets others send in between, and say goodbye.
+                MutexGuard::unlock_fair(sender);
                 sender = self.lock();
-                if let Err(e) = sender.flush(timeout, false) {
-                    sender.numbers.told();
+                if end.is_none() && is_ending(&sender) {
+                    return Ok(());
+                }
+                if end.is_some() && left().is_zero() {
+                    return Err(Error::new(
+                        ErrorKind::Timeout,
+                        "there was no time for all of its topics",
+                    ));
+                }
+                if let Err(e) = sender.flush(left().min(HELLO_TIMEOUT), false) {
+                    sender.end_round();
                     return Err(e);
                 }
             }
@@ -172,8 +194,7 @@ impl SendingEnd {
                 Hello { at, ..hello }.to_text()
             });
             self.encoder.control(HELLO, Some(text), &probe, &mut hello);
-            sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
-            self.hellos.add(1);
+            self.send(sender, &probe, &hello, HELLO_TIMEOUT)?;
         }
         let subscribers = sender.outbound.subscribers().unwrap_or(0);
         sender.gathered.reaches(subscribers);

@@ -1,5 +1,7 @@
 //! The order of answers and hellos, and the numbers of rounds.
 
+mod goodbye;
+
 use crossbeam_channel::Receiver;
 
 use parking_lot::MutexGuard;
