@@ -54,10 +54,10 @@ impl SendingEnd {
 
     /// Waits for work and does it, even if the waiting fails.
     fn keep(&self, waiter: &mut dyn Waiter, hello_at: &mut Instant) -> Result<()> {
-        let active = self.is_asked && self.active.load(Ordering::Acquire);
         if self.gathering.load(Ordering::Acquire) {
             self.tend(Instant::now() + TICK);
         }
+        let active = self.is_asked && self.active.load(Ordering::Acquire);
         let timeout = hello_at.saturating_duration_since(Instant::now());
         let timeout = match self.gathering.load(Ordering::Acquire) {
             true => Duration::ZERO,
@@ -110,10 +110,9 @@ impl SendingEnd {
                 .burst
                 .since()
                 .map(|since| clock::now().saturating_duration_since(since));
-            let is_kept = age.is_some_and(|age| age >= patience)
-                && sender
-                    .flush(Duration::ZERO, age >= Some(patience + self.send_timeout))
-                    .is_err();
+            let gives_up = age >= Some(patience + self.send_timeout);
+            let is_due = age.is_some_and(|age| age >= patience);
+            let is_kept = is_due && self.flush(&mut sender, Duration::ZERO, gives_up).is_err();
             let trouble = sender.trouble();
             let is_over = idle >= IDLE && sender.burst.since().is_none();
             if is_over {

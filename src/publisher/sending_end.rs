@@ -32,8 +32,8 @@ pub(super) struct SendingEnd {
     pub(super) gathered: Arc<Gathered>,
     /// The keeper watches the gathered updates.
     pub(super) gathering: AtomicBool,
-    /// Set by every send. While it is set the keeper checks the socket from time to time, since a send may have
-    /// consumed the signal that it waits for.
+    /// Set by every send, also the keeper's own. While it is set the keeper checks the socket from time to time, since
+    /// a send may have consumed the signal that it waits for.
     pub(super) active: AtomicBool,
     /// The keeper waits for the lock, which busy senders would otherwise never leave.
     pub(super) waiting: AtomicBool,
@@ -101,9 +101,20 @@ impl SendingEnd {
         Ok(())
     }
 
+    /// Sends gathered updates, as [`Sender::flush`] does, for the keeper.
+    pub(super) fn flush(&self, sender: &mut Sender, timeout: Duration, gives_up: bool) -> Result<()> {
+        if sender.burst.since().is_none() {
+            return Ok(());
+        }
+        let flushed = sender.flush(timeout, gives_up);
+        self.active.store(true, Ordering::Release);
+        flushed
+    }
+
     /// Sends a hello.
     fn send(&self, sender: &mut Sender, topic: &Topic, hello: &[u8], timeout: Duration) -> Result<()> {
         let sent = sender.outbound.send(topic.as_str().as_bytes(), hello, timeout);
+        self.active.store(true, Ordering::Release);
         sent?;
         self.hellos.add(1);
         Ok(())
@@ -121,7 +132,7 @@ impl SendingEnd {
         sender.end_round();
         sender.said_goodbye |= end.is_some();
         let left = || end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-        sender.flush(left().min(HELLO_TIMEOUT), false)?;
+        self.flush(&mut sender, left().min(HELLO_TIMEOUT), false)?;
         let topic = Topic::hello();
         let mut message = Vec::new();
         let mut part = Some(Part::default());
@@ -171,7 +182,7 @@ impl SendingEnd {
                         "there was no time for all of its topics",
                     ));
                 }
-                if let Err(e) = sender.flush(left().min(HELLO_TIMEOUT), false) {
+                if let Err(e) = self.flush(&mut sender, left().min(HELLO_TIMEOUT), false) {
                     sender.end_round();
                     return Err(e);
                 }
@@ -185,7 +196,7 @@ impl SendingEnd {
         let (mut hello, mut text) = (Vec::new(), None);
         for probe in sender.outbound.probes()? {
             // An answer says that everything sent before it has arrived.
-            sender.flush(HELLO_TIMEOUT, false)?;
+            self.flush(sender, HELLO_TIMEOUT, false)?;
             hello.clear();
             let text = text.get_or_insert_with(|| {
                 // Zero would mean that there is no clock.

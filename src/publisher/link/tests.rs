@@ -1,6 +1,7 @@
 //! The order of answers and hellos, and the numbers of rounds.
 
 mod goodbye;
+mod keeper;
 
 use crossbeam_channel::Receiver;
 
@@ -159,31 +160,33 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
 }
 
 impl Rig {
-    /// Sends up to this many updates as fast as possible, until some are gathered. Returns the number sent.
+    /// Sends updates until some are gathered. Returns the number sent.
     fn burst(&self, topic: &Topic) -> u64 {
-        let update = DbUpdate::new("t", "k", Action::Set);
-        let mut body = Vec::new();
-        self.link.sending.encoder.begin(&update, topic, &mut body);
-        for count in 1..1_000_000 {
-            // The keeper may hold the lock for a moment.
-            let mut turn = self.link.turn(Duration::from_secs(20)).unwrap();
-            if turn.gathers(topic, &update, body.len()).unwrap() {
-                turn.gather(topic, &update, &self.link.sending.encoder, &body);
-                return count;
-            }
-            let (slot, outbound, left) = turn.slot(topic);
-            let mut payload = body.clone();
-            self.link
-                .sending
-                .encoder
-                .finish(0, 0, slot.seq, slot.idle, &mut payload);
-            let sent = outbound.send(topic.as_str().as_bytes(), &payload, left);
-            let now = clock::now();
-            slot.settle(1, now, sent).unwrap();
-            turn.end(now);
-        }
-        panic!("it is never a burst");
+        burst(&self.link, topic, 1_000_000).expect("it is never a burst")
     }
+}
+
+/// Sends up to this many updates as fast as possible, until some are gathered. Returns the number sent then.
+fn burst(link: &Link, topic: &Topic, most: u64) -> Option<u64> {
+    let update = DbUpdate::new("t", "k", Action::Set);
+    let (mut body, encoder) = (Vec::new(), &link.sending.encoder);
+    encoder.begin(&update, topic, &mut body);
+    for count in 1..=most {
+        // The keeper may hold the lock for a moment.
+        let mut turn = link.turn(Duration::from_secs(20)).unwrap();
+        if turn.gathers(topic, &update, body.len()).unwrap() {
+            turn.gather(topic, &update, encoder, &body);
+            return Some(count);
+        }
+        let (slot, outbound, left) = turn.slot(topic);
+        let mut payload = body.clone();
+        encoder.finish(0, 0, slot.seq, slot.idle, &mut payload);
+        let sent = outbound.send(topic.as_str().as_bytes(), &payload, left);
+        let now = clock::now();
+        slot.settle(1, now, sent).unwrap();
+        turn.end(now);
+    }
+    None
 }
 
 /// The next number of a topic; `last` is the last one received.
