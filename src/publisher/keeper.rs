@@ -21,14 +21,16 @@ const IDLE: u32 = 8;
 /// How soon a message that the transport did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
+/// A driver's panic is an error of its own.
+fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    contain(|| "the keeper of a publisher".into(), work).flatten()
+}
+
 impl SendingEnd {
     /// Sends the first hello. A transport that takes nothing is reported.
     pub(super) fn begin(&self) {
-        let introduced = contain(
-            || "the keeper of a publisher".into(),
-            || self.introduce(&mut self.lock(), self.send_timeout),
-        );
-        if let Err(e) = introduced.flatten()
+        let introduced = contained(|| self.introduce(&mut self.lock(), self.send_timeout));
+        if let Err(e) = introduced
             && !self.stopping.load(Ordering::Acquire)
         {
             let error = e.context("the network takes no messages yet");
@@ -41,15 +43,26 @@ impl SendingEnd {
         let mut hello_at = Instant::now() + jittered(self.interval);
         let mut failures = Failures::default();
         while !self.stopping.load(Ordering::Acquire) {
-            let kept = contain(
-                || "the keeper of a publisher".into(),
-                || self.keep(waiter, &mut hello_at),
-            );
-            match kept.flatten() {
+            match contained(|| self.keep(waiter, &mut hello_at)) {
                 Ok(()) => failures.end(),
-                Err(e) => failures.add(&e, self.hook.as_ref()),
+                Err(e) => self.apart(|| failures.add(&e, self.hook.as_ref())),
             }
         }
+    }
+
+    /// Does what may take long, as a hook does. No update of a burst waits for that.
+    fn apart(&self, work: impl FnOnce()) {
+        let flushed = contained(|| {
+            let mut sender = self.lock();
+            sender.is_unwatched = true;
+            self.flush(&mut sender, Duration::ZERO, false)
+        });
+        if let Err(e) = flushed {
+            // What is left is tried again, by callers too.
+            log::debug!("updates of a burst wait: {e}");
+        }
+        work();
+        self.lock().is_unwatched = false;
     }
 
     /// Waits for work and does it, even if the waiting fails.
@@ -120,7 +133,7 @@ impl SendingEnd {
             }
             drop(sender);
             if let Some(e) = trouble {
-                report!(&e, self.hook.as_ref());
+                self.apart(|| report!(&e, self.hook.as_ref()));
             }
             if is_over {
                 return;

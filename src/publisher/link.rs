@@ -68,6 +68,7 @@ impl Link {
                 introduced: is_asked,
                 in_round: false,
                 said_goodbye: false,
+                is_unwatched: false,
             }),
             gathered,
             gathering: AtomicBool::new(false),

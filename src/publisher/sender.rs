@@ -30,6 +30,8 @@ pub(super) struct Sender {
     pub(super) in_round: bool,
     /// The last round has begun.
     pub(super) said_goodbye: bool,
+    /// The keeper is busy: nothing is gathered, since it sends the rest of a burst.
+    pub(super) is_unwatched: bool,
 }
 
 impl Sender {

@@ -46,9 +46,11 @@ impl<'a> Turn<'a> {
             burst,
             numbers,
             gathered,
+            is_unwatched,
             ..
         } = &mut *self.sender;
-        let gathers = burst.follows(self.now) && burst.is_small(length) && burst.joins() && outbound.takes_joined();
+        let may_gather = burst.follows(self.now) && burst.is_small(length) && burst.joins() && !*is_unwatched;
+        let gathers = may_gather && outbound.takes_joined();
         if !gathers
             || burst.is_due(length, gathered.patience(), self.now)
             || burst.overtakes(numbers.frame(topic), update)

@@ -117,3 +117,23 @@ fn a_question_that_comes_during_a_hello_is_answered_before_the_next() {
     rig.wait(&probe);
     assert!(start.elapsed() < interval / 2);
 }
+
+/// The hook is the program's, and may take any time.
+#[test]
+fn no_update_waits_for_a_hook() {
+    let (entered, enters) = crossbeam_channel::unbounded();
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let hook = move |_: &Error| {
+        entered.send(()).unwrap();
+        let _ = released.recv_timeout(LIMIT);
+    };
+    let rig = rig(NEVER, Some(Arc::new(hook)));
+    gather(&mut rig.link.sending.lock());
+    rig.ask(Err(Error::new(ErrorKind::TooLarge, "a connection was closed")));
+    enters.recv_timeout(LIMIT).unwrap();
+    assert!(rig.link.sending.lock().burst.since().is_none(), "sent before");
+    let topic = Topic::new("a").unwrap();
+    assert_eq!(burst(&rig.link, &topic, 20_000), None, "sent by the callers");
+    release.send(()).unwrap();
+    burst(&rig.link, &topic, 1_000_000).unwrap();
+}
