@@ -19,6 +19,8 @@ mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite_files;
 #[cfg(feature = "sqlite")]
+mod sqlite_installed;
+#[cfg(feature = "sqlite")]
 mod sqlite_links;
 #[cfg(feature = "sqlite")]
 mod sqlite_processes;

@@ -75,6 +75,40 @@ fn port<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 /// The name of that row in errors.
 const PORT: &str = r#"table "lport" key "port-1""#;
 
+/// Another one was moved there while this process had the old one open.
+#[test]
+fn a_database_beside_the_log_of_another_one_is_left_alone() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::of(&folder);
+        let idle = db.store();
+        idle.create("lport", "old", "v", &Topic::ALL).unwrap();
+        let new = folder.path().join("new.db");
+        let store = SqliteStore::open(&new, StoreOptions::default()).unwrap();
+        store.create("lport", "new", "v", &Topic::ALL).unwrap();
+        drop(store);
+        let content = fs::read(&new).unwrap();
+        fs::rename(&new, db.file()).unwrap();
+        let list: &[&str] = &["list", "--table", "lport", "--keys"];
+        let create = [
+            "create",
+            "--no-publish",
+            "--table",
+            "lport",
+            "--key",
+            "k",
+            "--value",
+            "v",
+        ];
+        for args in [list, &create, &["table", "create", "t"]] {
+            assert_fails(&db.run(args), 1, &["rows.db", "-wal"]);
+            assert!(fs::read(db.file()).unwrap() == content, "{args:?}");
+        }
+        idle.get("lport", "old", None).unwrap_err();
+        assert_eq!(db.prints(list), ["new"]);
+    });
+}
+
 #[test]
 fn changes_are_stored_and_published() {
     let host = Host::start();

@@ -54,8 +54,16 @@ impl Connections {
     /// Opens the files to write; with [`Access::Create`] it creates missing ones.
     pub(super) fn open(paths: &Paths, access: Access, deadline: Instant) -> Result<Connections, Failure> {
         let before = paths.look();
+        paths.check_log(&before)?;
         let writer = retry(deadline, || {
             let mut writer = connect(paths.main(), access)?;
+            // This opens the log, and writes nothing.
+            let checked = schema::check(&writer);
+            if before.has_main() && !before.has_same_main(&paths.look()) {
+                return Err(paths.replaced(&before).into());
+            }
+            keep_log(&writer, false)?;
+            checked?;
             schema::prepare(&mut writer)?;
             if writer.is_readonly("main")? {
                 let context = "this process may not write its file or folder";
@@ -72,6 +80,7 @@ impl Connections {
         if before.has_main() && !before.has_same_main(&connections.files) {
             return Err(paths.replaced(&before).into());
         }
+        paths.note_log(&connections.files);
         Ok(connections)
     }
 
@@ -79,6 +88,7 @@ impl Connections {
     pub(super) fn open_to_read(paths: &Paths) -> Result<Connections, Failure> {
         let open = |access: Access| {
             let before = access.look(paths);
+            paths.check_log(&before)?;
             let reader = connect(paths.main(), access)?;
             match schema::check(&reader)? {
                 Form::Current => {}
@@ -131,14 +141,10 @@ impl Connections {
 
     /// Keeps the log from being written back on close: others have begun another one.
     pub(super) fn keep_log(&self) {
-        let keep = |connection: &Connection| {
-            let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-            if let Err(e) = kept {
-                log::warn!("cannot keep SQLite from writing a log back: {e}");
-            }
-        };
-        self.readers.lock().iter().for_each(keep);
-        self.writer.iter().for_each(|writer| keep(&writer.lock()));
+        let kept = self.writer.as_ref().map(|writer| keep_log(&writer.lock(), true));
+        if let Some(Err(e)) = kept {
+            log::warn!("cannot keep SQLite from writing a log back: {e}");
+        }
     }
 
     /// True if these are still the files at `paths`.
@@ -224,6 +230,8 @@ fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
         Access::ReadAlone => Connection::open_with_flags(unchanging(path), flags)?,
         _ => Connection::open_with_flags(path, flags)?,
     };
+    // A file that has just taken the place of another one would get that one's log. Only the writer writes it back.
+    keep_log(&connection, true)?;
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(32);
     // Otherwise SQLite compiles a statement with a limit anew each time.
@@ -232,6 +240,13 @@ fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
     Ok(connection)
+}
+
+/// Says whether the log stays when the last connection is closed, or is written back then.
+fn keep_log(connection: &Connection, stays: bool) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, stays)
+        .map(drop)
 }
 
 /// The path as an URI for a file that no process writes, which needs no locks and no other files.

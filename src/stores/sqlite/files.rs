@@ -9,7 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::error::{Error, ErrorKind};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
+use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
 /// The paths of a database: its own file, and those that SQLite keeps beside it.
@@ -18,11 +20,18 @@ pub(super) struct Paths([PathBuf; 3]);
 
 /// The files that existed at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Files([Option<Id>; 3], Born);
+pub(super) struct Files([Option<Id>; 3], [Born; 3]);
 
-/// When the database's own file was made, in nanoseconds; 0 if the file system does not say. A file that takes the place
-/// of a removed one may get its inode, but not while that is open, so files are compared without this.
+/// When a file was made, in nanoseconds; 0 if the file system does not say. A file in the place of a removed one may get
+/// its inode, but not while that is open, so files are compared without this.
 type Born = u64;
+
+/// The inodes and ages of the database's own file and of its log.
+type Pair = [[u8; 16]; 2];
+
+/// The extended attribute of a log by which it names the file that it was written for, and itself: with a log that was
+/// copied, the file was copied too.
+const PAIR: &str = "user.tablecast.log-of";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Id {
@@ -42,6 +51,13 @@ pub(super) enum Lock {
 /// The longest wait for other processes, one of which may be suspended, and the pauses.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// The files, kept as they are for other processes while this lives.
+#[derive(Debug)]
+pub(super) struct Locked {
+    _folder: Option<File>,
+    is_alone: bool,
+}
 
 /// Positions in these arrays.
 const MAIN: usize = 0;
@@ -88,14 +104,21 @@ impl Paths {
     }
 
     /// The lock to open the files.
-    pub(super) fn lock_to_open(&self, deadline: Instant) -> Option<File> {
-        let is_complete = || self.look().0.iter().all(Option::is_some);
+    pub(super) fn lock_to_open(&self, deadline: Instant) -> Locked {
         let shared = self.lock(Lock::Shared, deadline);
-        if is_complete() {
-            return shared;
+        let files = self.look();
+        if files.0.iter().all(Option::is_some) && !self.has_log_of_another(&files) {
+            return Locked {
+                _folder: shared,
+                is_alone: false,
+            };
         }
         drop(shared);
-        self.lock(Lock::Alone, deadline)
+        let alone = self.lock(Lock::Alone, deadline);
+        Locked {
+            is_alone: alone.is_some(),
+            _folder: alone,
+        }
     }
 
     /// The files that exist now.
@@ -116,13 +139,47 @@ impl Paths {
             inode: file.ino(),
             content: content(file),
         };
-        let born = files[MAIN].as_ref().map_or(0, born);
+        let born = files.each_ref().map(|file| file.as_ref().map_or(0, born));
         Files(files.each_ref().map(|file| file.as_ref().map(id)), born)
     }
 
     /// True if there is a write-ahead log that is not empty.
     pub(super) fn has_log(&self) -> bool {
         fs::metadata(&self.0[LOG]).is_ok_and(|log| log.len() > 0)
+    }
+
+    /// True if the log was written for another file than the one in `files`, by which that was replaced.
+    pub(super) fn has_log_of_another(&self, files: &Files) -> bool {
+        let (noted, now) = (self.noted(), files.pair());
+        noted
+            .zip(now)
+            .is_some_and(|(noted, now)| noted[1] == now[1] && noted[0] != now[0])
+    }
+
+    /// Fails if the log was written for another file than the one in `files`.
+    pub(super) fn check_log(&self, files: &Files) -> Result<()> {
+        if !self.has_log_of_another(files) {
+            return Ok(());
+        }
+        let context = "its -wal was written for another file, which this one has replaced, and would destroy it; end \
+            the processes that have the other file open, and remove -wal and -shm: they hold the last writes to that";
+        Err(Error::new(ErrorKind::Malformed, context))
+    }
+
+    /// Notes for which file the log is written, if the file system can.
+    pub(super) fn note_log(&self, files: &Files) {
+        let Some(pair) = files.pair().filter(|pair| self.noted() != Some(*pair)) else {
+            return;
+        };
+        if let Err(e) = setxattr(&self.0[LOG], PAIR, pair.as_flattened(), XattrFlags::empty()) {
+            log::debug!("{}: no note of its file: {e}", self.0[LOG].display());
+        }
+    }
+
+    fn noted(&self) -> Option<Pair> {
+        let mut pair = Pair::default();
+        let length = getxattr(&self.0[LOG], PAIR, pair.as_flattened_mut()).ok()?;
+        (length == pair.as_flattened().len()).then_some(pair)
     }
 
     /// Removes files that belong to `files`, which are still open, and not to the present ones: SQLite would take
@@ -145,8 +202,16 @@ impl Paths {
     }
 
     /// Removes files that belong to nothing, before opening: a log and an index without a database, if that is to be
-    /// created, and an index without a log, which processes that still have it open will notice.
-    pub(super) fn remove_orphans(&self, makes_main: bool) {
+    /// created, an empty log of another file, and an index without a log, which processes that still have it open will
+    /// notice. Without the lock alone they might be those of another process by now.
+    pub(super) fn remove_orphans(&self, locked: &Locked, makes_main: bool) {
+        if !locked.is_alone {
+            return;
+        }
+        let files = self.look();
+        if !self.has_log() && self.has_log_of_another(&files) {
+            self.remove_beside(|at| files.0[at].is_some());
+        }
         let now = self.look().0;
         let of = match now[MAIN] {
             Some(_) => LOG,
@@ -197,7 +262,19 @@ impl Files {
     pub(super) fn number(&self) -> u64 {
         self.0[MAIN]
             .as_ref()
-            .map_or(0, |file| file.inode.rotate_left(32) ^ self.1)
+            .map_or(0, |file| file.inode.rotate_left(32) ^ self.1[MAIN])
+    }
+
+    /// Both, if there are both.
+    fn pair(&self) -> Option<Pair> {
+        let name = |at: usize| {
+            let inode = self.0[at].as_ref()?.inode;
+            let mut name = [0; 16];
+            name[..8].copy_from_slice(&inode.to_be_bytes());
+            name[8..].copy_from_slice(&self.1[at].to_be_bytes());
+            Some(name)
+        };
+        Some([name(MAIN)?, name(LOG)?])
     }
 
     pub(super) fn has_main(&self) -> bool {
@@ -213,6 +290,23 @@ impl Files {
 mod tests {
     use super::*;
 
+    /// Otherwise two processes that open the files at one time remove each other's.
+    #[test]
+    fn an_orphan_is_removed_only_with_the_lock_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::of(folder.path().join("store.db"));
+        fs::write(paths.main(), "").unwrap();
+        fs::write(&paths.0[2], "").unwrap();
+        let soon = Instant::now();
+        let shared = paths.lock(Lock::Shared, soon).unwrap();
+        let locked = paths.lock_to_open(soon);
+        paths.remove_orphans(&locked, true);
+        assert!(paths.0[2].exists());
+        drop((shared, locked));
+        paths.remove_orphans(&paths.lock_to_open(soon), true);
+        assert!(!paths.0[2].exists());
+    }
+
     #[test]
     fn a_file_with_the_inode_of_another_has_another_number() {
         let folder = tempfile::tempdir().unwrap();
@@ -221,7 +315,7 @@ mod tests {
         let files = paths.look();
         fs::write(paths.main(), "second").unwrap();
         assert_eq!((paths.look(), paths.look().number()), (files.clone(), files.number()));
-        let later = Files(files.0.clone(), files.1 + 1);
+        let later = Files(files.0.clone(), files.1.map(|born| born + 1));
         assert_ne!(later.number(), files.number());
     }
 }

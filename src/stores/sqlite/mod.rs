@@ -12,6 +12,13 @@
 //! another one to its place: overwriting the file goes unnoticed, and processes that have it open damage it. A link on
 //! the way to the file may be led to another one: that is noticed likewise, and the earlier file stays as it is.
 //!
+//! **A log of another file** would destroy a database that was moved to the place of one that was open, or whose last
+//! process was killed. So the log has an extended attribute (`user.tablecast.log-of`) that names its file and itself;
+//! beside a log of another file, opening fails with [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) and touches
+//! nothing, until processes that have the other one open have noticed it and taken their log away, or `-wal` and
+//! `-shm` are removed. Copies of all three files together belong together. A log without the attribute, as on a file
+//! system that has none, is taken for the file's own: end the processes first there, and remove `-wal` and `-shm`.
+//!
 //! **Without the right to write** the file or its folder, a process can read rows while another one that may write has
 //! it open, or if the last one ended cleanly. If that was killed, its log may have to be written back first; the error
 //! says so.
@@ -58,8 +65,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file cannot be opened or created,
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, or another program's, which is left
-    /// as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, or another program's, or beside a log
+    /// of another file, which is left as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<SqliteStore> {
         Ok(SqliteStore {
             database: Arc::new(Named::open(path.as_ref(), options.timeout)?),
