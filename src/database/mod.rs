@@ -106,7 +106,8 @@ impl Database {
         &self.publisher
     }
 
-    /// Makes one write and publishes it with this priority. A write that changes nothing is not published. A set or
+    /// Makes one write and publishes it with this priority. A write that changes nothing is not published; it fails if
+    /// nothing can be, since another process may have to undo what it has found ([`Write::unless_equal`]). A set or
     /// delete that does not name the row's topic reads the row first; one that names it takes a single round trip if the
     /// store publishes by itself.
     ///
@@ -190,9 +191,15 @@ impl Database {
                 self.publisher.skip(topic);
             }
         })?;
-        if written.changed
-            && let Err(e) = self.publisher.send_event(&stored(write, &written, priority))
-        {
+        if !written.changed {
+            // The write that made it equal may be undone yet, if its process cannot publish it. This one could not either.
+            self.publisher.prove(topic).map_err(|e| {
+                let (table, key) = (write.table, write.key);
+                e.context(format!(
+                    "table {table:?} key {key:?}: already so, but nothing can be published"
+                ))
+            })?;
+        } else if let Err(e) = self.publisher.send_event(&stored(write, &written, priority)) {
             return Err(self.undo(write, &written, priority, e));
         }
         written.before = written.before.filter(|_| write.returning);

@@ -88,7 +88,7 @@ impl<T: Serialize> Rows<'_, T> {
     }
 
     /// Sets a row. Returns its new version, or `None` if its JSON text is the same as before: then nothing is written
-    /// or published.
+    /// or published, and another process that has just stored it may undo it ([`Write::unless_equal`]).
     ///
     /// # Errors
     /// As [`Database::write`], for example [`ErrorKind::NotFound`](crate::ErrorKind::NotFound);
@@ -108,7 +108,7 @@ impl<T: Serialize> Rows<'_, T> {
     }
 
     /// Creates the row, or sets it if it exists. Returns its new version, or `None` if it already has the same JSON
-    /// text.
+    /// text, as [`Rows::set`] does.
     ///
     /// # Errors
     /// As [`Rows::set`]. [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if the row exists with another

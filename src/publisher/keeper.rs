@@ -92,7 +92,7 @@ impl SendingEnd {
             *hello_at = Instant::now() + jittered(self.interval);
             // Under the same lock as the answers: a hello that overtakes a question says that the question was not
             // received.
-            if let Err(e) = self.say(sender, None) {
+            if let Err(e) = self.say(sender, Duration::ZERO, None) {
                 // The transport takes nothing; senders get that error themselves.
                 log::debug!("no hello: {e}");
             }

@@ -69,6 +69,7 @@ impl Link {
                 in_round: false,
                 said_goodbye: false,
                 is_unwatched: false,
+                refuses: false,
             }),
             gathered,
             gathering: AtomicBool::new(false),
@@ -217,7 +218,10 @@ impl Link {
             && sender.outbound.is_subscribed(&Topic::hello()) != Some(true);
         if is_alone {
             drop(sender);
-        } else if let Err(e) = self.sending.say(sender, Some(end.max(thread::deadline(HELLO_TIMEOUT)))) {
+        } else if let Err(e) = self
+            .sending
+            .say(sender, HELLO_TIMEOUT, Some(end.max(thread::deadline(HELLO_TIMEOUT))))
+        {
             log::debug!("no goodbye: {e}");
         }
         if let Some(e) = trouble {

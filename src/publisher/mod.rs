@@ -142,6 +142,13 @@ impl Publisher {
         }
     }
 
+    /// Makes sure that the transport takes messages, as far as is known without an update to send.
+    pub(crate) fn prove(&self, topic: &Topic) -> Result<()> {
+        let mut turn = self.link.turn_on(topic, self.options.send_timeout)?;
+        turn.flush()?;
+        turn.prove()
+    }
+
     /// Uses up a number of this topic for an event that could not be published.
     pub(crate) fn skip(&self, topic: &Topic) {
         self.link.skip(topic);

@@ -32,6 +32,8 @@ pub(super) struct Sender {
     pub(super) said_goodbye: bool,
     /// The keeper is busy: nothing is gathered, since it sends the rest of a burst.
     pub(super) is_unwatched: bool,
+    /// The last hello to all could not be sent.
+    pub(super) refuses: bool,
 }
 
 impl Sender {

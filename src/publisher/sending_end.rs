@@ -120,10 +120,15 @@ impl SendingEnd {
         Ok(())
     }
 
-    /// Sends a round of hellos: the numbers of the recent topics in as many messages as needed. With `end` the last
-    /// one is a goodbye; the round is given up then. A publisher that connects on its first send sends nothing before
-    /// that, unless it has used up numbers.
-    pub(super) fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, end: Option<Instant>) -> Result<()> {
+    /// Sends a round of hellos: the numbers of the recent topics in as many messages as needed, each within the timeout.
+    /// With `end` the last one is a goodbye; the round is given up then. A publisher that connects on its first send
+    /// sends nothing before that, unless it has used up numbers.
+    pub(super) fn say<'a>(
+        &'a self,
+        mut sender: MutexGuard<'a, Sender>,
+        timeout: Duration,
+        end: Option<Instant>,
+    ) -> Result<()> {
         let is_ending = |sender: &Sender| sender.said_goodbye || self.stopping.load(Ordering::Acquire);
         if end.is_none() && is_ending(&sender) {
             return Ok(());
@@ -131,7 +136,7 @@ impl SendingEnd {
         // The goodbye breaks off the keeper's round.
         sender.end_round();
         sender.said_goodbye |= end.is_some();
-        let left = || end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+        let left = || end.map_or(timeout, |end| end.saturating_duration_since(Instant::now()));
         self.flush(&mut sender, left().min(HELLO_TIMEOUT), false)?;
         let topic = Topic::hello();
         let mut message = Vec::new();
@@ -164,6 +169,7 @@ impl SendingEnd {
             }
             let sent = self.send(&mut sender, &topic, &message, left().min(HELLO_TIMEOUT));
             sender.introduced |= sent.is_ok();
+            sender.refuses = sent.is_err();
             sender.in_round |= sent.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::Unconfirmed);
             if part.is_none() || sent.is_err() {
                 sender.end_round();

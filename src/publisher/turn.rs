@@ -98,6 +98,14 @@ impl<'a> Turn<'a> {
         self.end(now);
     }
 
+    /// Ends the turn; sends a hello if the transport has not taken the last one.
+    pub(super) fn prove(self) -> Result<()> {
+        match self.sender.refuses {
+            true => self.sending.say(self.sender, self.left, None),
+            false => Ok(()),
+        }
+    }
+
     /// The next number of a topic, the sending end, and the time that sending may take.
     pub(super) fn slot(&mut self, topic: &Topic) -> (Slot<'_>, &mut dyn Outbound, Duration) {
         let Sender { outbound, numbers, .. } = &mut *self.sender;

@@ -24,7 +24,9 @@ pub struct Write<'a> {
     /// a create this is the version of the delete: it conflicts if the row was created since, even if it is deleted
     /// again, and if the store has forgotten the delete, which it may after [`DELETES_REMEMBERED`] writes.
     pub if_version: Option<u64>,
-    /// For a set: writes only if the value differs; otherwise nothing is written, and [`Written::changed`] is false.
+    /// For a set: writes only if the value differs; otherwise nothing is written, and [`Written::changed`] is false. If
+    /// another process has stored that value just now through a [`Database`](crate::Database), and it alone cannot
+    /// publish it, it undoes it: then the row has its earlier value again, whatever this write was answered.
     pub unless_equal: bool,
     /// Asks for [`Written::before`].
     pub returning: bool,

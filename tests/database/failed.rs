@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::drivers::zmq::ZmqMultiproc;
 use tablecast::store::{Row, Write};
-use tablecast::{Database, DatabaseOptions, ErrorKind, Publisher, PublisherOptions, Store, Topic};
+use tablecast::{
+    Database, DatabaseOptions, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions, Store, Topic,
+};
 
 use crate::common::{eventually, side_by_side, within};
 use crate::rig::topic;
@@ -162,6 +165,52 @@ fn a_write_that_anothers_undo_restores_is_not_told_as_undone() {
         });
         assert_kind(theirs.unwrap().join().unwrap(), ErrorKind::Timeout);
         assert_eq!(alone.row().unwrap().value, "mine");
+    });
+}
+
+/// It finds a value that another process takes back.
+#[test]
+fn a_write_that_changes_nothing_is_not_answered_while_nothing_can_be_published() {
+    for_each_store(|alone| {
+        alone.store.create("t", "k", "before", &Topic::ALL).unwrap();
+        let other = Alone::database(&alone.store, &alone.folders.0);
+        let database = Arc::clone(&alone.database);
+        let write = move || database.write(&Write::set("t", "k", "value"), 5);
+        let writer = std::thread::Builder::new().spawn(write).unwrap();
+        eventually(SEND_TIMEOUT, || alone.row().unwrap().value == "value");
+        let same = other.write(&Write::set("t", "k", "value").unless_equal(), 5);
+        assert_kind(writer.join().unwrap(), ErrorKind::Timeout);
+        let error = same.unwrap_err();
+        assert_eq!((error.kind(), error.row()), (ErrorKind::Timeout, Some(("t", "k"))));
+        assert_eq!(alone.row().unwrap().value, "before");
+    });
+}
+
+#[test]
+fn a_write_that_changes_nothing_fails_soon_after_the_service_has_gone() {
+    within(Duration::from_secs(60), || {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("ipc://{}", folder.path().join("publisher.sock").display());
+        let driver = ZmqMultiproc::new(&address, Default::default()).unwrap();
+        let network = MemoryDriver::new("memory://network").unwrap();
+        let service = Service::start(&driver, &address, &network, ServiceOptions::default()).unwrap();
+        let options = PublisherOptions {
+            send_timeout: Duration::from_millis(250),
+            hello_interval: Duration::from_millis(50),
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&driver, options).unwrap();
+        let database = Database::new(memory_store().0, publisher, DatabaseOptions::default());
+        let same = Write::set("t", "k", "v").unless_equal();
+        eventually(Duration::from_secs(20), || {
+            database.write(&Write::create("t", "k", "v"), 5).is_ok()
+        });
+        assert!(!database.write(&same, 5).unwrap().changed);
+        drop(service);
+        eventually(Duration::from_secs(20), || match database.write(&same, 5) {
+            Ok(written) => written.changed,
+            Err(e) => e.kind() == ErrorKind::Timeout,
+        });
     });
 }
 
