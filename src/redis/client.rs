@@ -28,7 +28,7 @@ pub(crate) struct Request<'a> {
     pub(crate) command: &'a Cmd,
     /// For `EVALSHA`: the script, in case the server does not know it.
     pub(crate) script: Option<&'a str>,
-    /// The command after a try that may have been done, if it differs.
+    /// Makes the command of each try after one that may have been done, if it differs.
     pub(crate) again: Option<&'a dyn Fn() -> Cmd>,
     /// True if it may change something.
     pub(crate) writes: bool,
@@ -60,9 +60,9 @@ impl Client {
         let (mut retries, mut redirects) = (0, 0);
         let mut elsewhere = None;
         let mut wait = options.reconnect_interval;
-        let mut is_unconfirmed = false;
-        let mut again = None;
+        let (mut is_unconfirmed, mut is_repeated) = (false, false);
         loop {
+            let again = request.again.filter(|_| is_repeated).map(|again| again());
             let command = again.as_ref().unwrap_or(request.command);
             let error = match self.attempt((command, request.script), slot, elsewhere.take(), limit) {
                 Outcome::Answer(value) => return Ok(value),
@@ -82,7 +82,7 @@ impl Client {
                 Outcome::Never(e) => return Err(e),
                 Outcome::Unknown(e) => {
                     is_unconfirmed |= request.writes;
-                    again = again.or_else(|| request.again.map(|again| again()));
+                    is_repeated = true;
                     e
                 }
                 Outcome::NotReached(e) | Outcome::NotYet(e) | Outcome::Incomplete(e) | Outcome::Lost(e) => e,

@@ -230,6 +230,22 @@ fn what_may_not_be_published_is_not_stored() {
     });
 }
 
+/// The time is asked for when sessions of writers are dropped.
+#[test]
+fn a_user_who_may_not_ask_for_the_time_drops_no_sessions() {
+    within(LIMIT, || {
+        let limited = Limited::new(&["-time"]);
+        limited.store.create("t", "k", "one", &Topic::ALL).unwrap();
+        crate::store::crowd(&limited.server);
+        let fields = || limited.server.ask::<usize>(&["HLEN", "tablecast{1:t}/about"]);
+        let before = fields();
+        let error = limited.user.set("t", "k", "two").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert_eq!(fields(), before);
+        limited.store.set("t", "k", "two").unwrap();
+    });
+}
+
 #[test]
 fn a_password_is_never_shown() {
     let mut config = Config::default();

@@ -11,7 +11,7 @@ use tablecast::store::{Announcement, StoreOptions, TableVersion, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Action, Database, DatabaseOptions, Error, ErrorKind, Store, Topic};
 
-use crate::common::{eventually, pass, within};
+use crate::common::{eventually, free_port, pass, within};
 use crate::proxy::{Fault, Proxy};
 use crate::reexec::Process;
 use crate::rig::{LONG, quickly, topic};
@@ -395,6 +395,72 @@ fn what_is_known_of_writes_is_bounded() {
         assert_eq!(race.value(), "theirs");
         assert_eq!(race.others.set("t", "k", "last").unwrap(), 1103);
         assert!(fields() < 1000, "{}", fields());
+    });
+}
+
+/// Adds many sessions of other writers to the table `t`, which push out the earlier ones when the next writer comes.
+pub(crate) fn crowd(server: &Server) {
+    let add = "for i = 1, 1001 do
+        redis.call('HSET', KEYS[1], '@' .. string.format('%012d', i), struct.pack('>I8I8I8', 1, 1000, 0))
+    end";
+    let () = server.ask(&["EVAL", add, "1", "tablecast{1:t}/about"]);
+}
+
+/// The server's clock is set forward between the tries, by half a minute beyond the timeout.
+#[test]
+fn a_forgotten_write_is_not_made_again_after_the_clock_was_set() {
+    within(LIMIT, || {
+        let race = Race::new(options());
+        race.others.create("t", "k", "first", &Topic::ALL).unwrap();
+        let others = |_: &RedisStore| {
+            crowd(&race.server);
+            store(&race.server.address()).set("t", "k", "theirs").unwrap();
+            let now: Vec<u64> = race.server.ask(&["TIME"]);
+            let forgot = now[0] - limits().timeout.as_secs() - 30;
+            let () = race
+                .server
+                .ask(&["HSET", "tablecast{1:t}/about", "forgot", &forgot.to_string()]);
+        };
+        let error = race.run(|mine| mine.set("t", "k", "mine"), others).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+        assert_eq!(race.value(), "theirs");
+    });
+}
+
+/// A master that has become a replica takes writes in a bundle as little as single ones.
+#[test]
+fn a_bundle_waits_for_a_server_that_takes_writes() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let patient = RedisOptions {
+            retries: 10_000,
+            ..options()
+        };
+        let store = store_with(&server.address(), patient);
+        store.create("t", "k", "first", &Topic::ALL).unwrap();
+        let writes = [
+            Write::create("t", "k", "there"),
+            Write::set("t", "k", "second"),
+            Write::create("t", "new", "v"),
+        ];
+        store.write_each(&writes[..1]).unwrap();
+        let scripts = || {
+            let calls: String = server.ask(&["INFO", "commandstats"]);
+            let calls = calls.split_once("cmdstat_evalsha:calls=").unwrap().1;
+            calls.split(',').next().unwrap().parse::<u64>().unwrap()
+        };
+        let nobody = free_port().to_string();
+        let () = server.ask(&["REPLICAOF", "127.0.0.1", &nobody]);
+        let before = scripts();
+        std::thread::scope(|scope| {
+            let call = std::thread::Builder::new().spawn_scoped(scope, || store.write_each(&writes));
+            eventually(LONG, || scripts() > before);
+            let () = server.ask(&["REPLICAOF", "NO", "ONE"]);
+            let made = call.unwrap().join().unwrap().unwrap();
+            let kinds: Vec<_> = made.iter().map(|one| one.as_ref().err().map(Error::kind)).collect();
+            assert_eq!(kinds, [Some(ErrorKind::AlreadyExists), None, None]);
+        });
+        assert_eq!(store.get("t", "k", None).unwrap().value, "second");
     });
 }
 

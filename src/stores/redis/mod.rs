@@ -41,9 +41,11 @@ mod tables;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ::redis::{Cmd, Value, cmd};
 
+use crate::clock;
 use crate::error::{ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
@@ -93,6 +95,9 @@ const MAX_BATCH: usize = 1_000_000;
 
 /// Versions are Lua's numbers.
 const MAX_REMEMBERED: u64 = 1 << 53;
+
+/// The server's clock may be set forward by this meanwhile.
+const CLOCK_STEP: Duration = Duration::from_secs(60);
 
 /// The key under which this part of a table is stored.
 fn key_of(table: &str, part: &str) -> Vec<u8> {
@@ -173,8 +178,8 @@ impl Inner {
             }
             command
         };
-        // The first request was at most a timeout ago: nothing is repeated after it.
-        let again = || begun(&self.options.timeout.as_millis().to_string());
+        let first = clock::now();
+        let again = || begun(&within(first, clock::now(), self.options.timeout));
         let request = Request {
             key: keys.first().map(Vec::as_slice).unwrap_or_default(),
             command: &begun(""),
@@ -388,6 +393,13 @@ fn together(writes: &[Write<'_>]) -> usize {
     few.iter().position(ends).map_or(few.len(), |at| at + 1)
 }
 
+/// The milliseconds within which the first try of a write was made, when the server gets this one. A limit of time stands
+/// still while the host sleeps.
+fn within(first: Instant, now: Instant, timeout: Duration) -> String {
+    let time = now.saturating_duration_since(first).saturating_add(timeout);
+    time.saturating_add(CLOCK_STEP).as_millis().to_string()
+}
+
 fn command(script: &Script, keys: &[Vec<u8>]) -> Cmd {
     let mut command = cmd("EVALSHA");
     command.arg(script.name()).arg(keys.len()).arg(keys);
@@ -400,5 +412,18 @@ impl fmt::Debug for RedisStore {
             .field("servers", &self.0.client)
             .field("options", &self.0.options)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_write_says_how_long_ago_the_first_try_was() {
+        let (first, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(within(first, first, 4 * second), "64000");
+        assert_eq!(within(first, first + 3600 * second, 4 * second), "3664000");
+        within(first, first, Duration::MAX).parse::<u128>().unwrap();
     }
 }

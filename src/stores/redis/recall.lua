@@ -28,6 +28,8 @@ elseif within then
         return {6}
     end
 elseif call('HLEN', about) > SESSIONS then
+    -- In seconds, rounded up; nothing is done if that is refused.
+    local now = call('TIME')[1] + 1
     -- The half of the sessions that was used last stays, and the other half goes.
     local sessions, fields = {}, call('HGETALL', about)
     for i = 1, #fields, 2 do
@@ -39,8 +41,8 @@ elseif call('HLEN', about) > SESSIONS then
     for i = SESSIONS / 2 + 1, #sessions do
         call('HDEL', about, sessions[i][1])
     end
-    -- In seconds, rounded up.
-    call('HSET', about, 'forgot', call('TIME')[1] + 1)
+    -- A full server accepts it now.
+    call('HSET', about, 'forgot', now)
 end
 if within then
     -- Replaced if it does something.
