@@ -40,6 +40,8 @@
 //! - If a process is stopped, its host sleeps, or it cannot reach the store for longer than the option `timeout` while
 //!   its handler runs, another server may process the event again. Before an event is begun, the listener makes sure
 //!   that it is still registered.
+//! - A virtual machine that was paused cannot know it: no clock of its own went on. If that took longer than `timeout`,
+//!   its listener begins events that others may have processed meanwhile, until its next renewal fails.
 //! - Claims are as durable as the store. If the store loses writes, an event may be processed twice.
 //! - Updates of one row (table and key) from one notifier are processed one after the other, in the order in which they
 //!   were passed to it. Other updates have no order.
