@@ -105,7 +105,7 @@ fn a_database_beside_the_log_of_another_one_is_left_alone() {
             assert!(fs::read(db.file()).unwrap() == content, "{args:?}");
         }
         idle.get("lport", "old", None).unwrap_err();
-        assert_eq!(db.prints(list), ["new"]);
+        assert_eq!(db.prints(list), [r#""new""#]);
     });
 }
 
@@ -178,9 +178,15 @@ fn what_nobody_can_be_told_of_is_undone() {
     fails(port("delete", &[]));
     let row = json(&db.prints(&port("get", &[]))[0]);
     assert_eq!((&row["value"], &row["topic"]), (&json!("1"), &json!("tenant1")));
-    // A write that changes nothing is not published.
+    // A write that changes nothing is not published, but another process may take back what it has found.
+    let same = port("set", &["--value", "1", "--send-timeout-ms", "100"]);
+    assert_fails(
+        &db.run(&same),
+        1,
+        &["already so, but nothing can be published", "publisher.sock", PORT],
+    );
     let unchanged = format!("unchanged version {}", row["version"]);
-    assert_eq!(db.prints(&port("set", &["--value", "1"])), [unchanged]);
+    assert_eq!(db.prints(&port("set", &["--value", "1", "--no-publish"])), [unchanged]);
 }
 
 #[test]
