@@ -108,8 +108,8 @@ impl Database {
 
     /// Makes one write and publishes it with this priority. A write that changes nothing is not published; it fails if
     /// nothing can be, since another process may have to undo what it has found ([`Write::unless_equal`]). A set or
-    /// delete that does not name the row's topic reads the row first; one that names it takes a single round trip if the
-    /// store publishes by itself.
+    /// delete that does not name the row's topic reads the row first; one that names it takes a single round trip if
+    /// the store publishes by itself.
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
@@ -192,7 +192,7 @@ impl Database {
             }
         })?;
         if !written.changed {
-            // The write that made it equal may be undone yet, if its process cannot publish it. This one could not either.
+            // The write that made it equal may be undone yet, if its process cannot publish it.
             self.publisher.prove(topic).map_err(|e| {
                 let (table, key) = (write.table, write.key);
                 e.context(format!(

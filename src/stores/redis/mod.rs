@@ -393,8 +393,8 @@ fn together(writes: &[Write<'_>]) -> usize {
     few.iter().position(ends).map_or(few.len(), |at| at + 1)
 }
 
-/// The milliseconds within which the first try of a write was made, when the server gets this one. A limit of time stands
-/// still while the host sleeps.
+/// The milliseconds within which the first try of a write was made, when the server gets this one. A limit of time
+/// stands still while the host sleeps.
 fn within(first: Instant, now: Instant, timeout: Duration) -> String {
     let time = now.saturating_duration_since(first).saturating_add(timeout);
     time.saturating_add(CLOCK_STEP).as_millis().to_string()

@@ -128,7 +128,7 @@ impl Database {
 
     fn reopen(&self, access: Access, deadline: Instant) -> Result<Connections, Failure> {
         let locked = self.paths.lock_to_open(deadline);
-        self.paths.remove_orphans(&locked, access != Access::Read);
+        self.paths.remove_orphans(&locked, access != Access::Read)?;
         if access == Access::Read {
             let opened = Connections::open(&self.paths, Access::Write, deadline);
             return opened.or_else(|failure| match failure.kind() {

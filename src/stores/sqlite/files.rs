@@ -22,8 +22,8 @@ pub(super) struct Paths([PathBuf; 3]);
 #[derive(Debug, Clone)]
 pub(super) struct Files([Option<Id>; 3], [Born; 3]);
 
-/// When a file was made, in nanoseconds; 0 if the file system does not say. A file in the place of a removed one may get
-/// its inode, but not while that is open, so files are compared without this.
+/// When a file was made, in nanoseconds; 0 if the file system does not say. A file in the place of a removed one may
+/// get its inode, but not while that is open, so files are compared without this.
 type Born = u64;
 
 /// The inodes and ages of the database's own file and of its log.
@@ -55,7 +55,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The files, kept as they are for other processes while this lives.
 #[derive(Debug)]
 pub(super) struct Locked {
-    _folder: Option<File>,
+    /// `None` if others took too long.
+    folder: Option<File>,
     is_alone: bool,
 }
 
@@ -109,7 +110,7 @@ impl Paths {
         let files = self.look();
         if files.0.iter().all(Option::is_some) && !self.has_log_of_another(&files) {
             return Locked {
-                _folder: shared,
+                folder: shared,
                 is_alone: false,
             };
         }
@@ -117,7 +118,7 @@ impl Paths {
         let alone = self.lock(Lock::Alone, deadline);
         Locked {
             is_alone: alone.is_some(),
-            _folder: alone,
+            folder: alone,
         }
     }
 
@@ -204,21 +205,22 @@ impl Paths {
     /// Removes files that belong to nothing, before opening: a log and an index without a database, if that is to be
     /// created, an empty log of another file, and an index without a log, which processes that still have it open will
     /// notice. Without the lock alone they might be those of another process by now.
-    pub(super) fn remove_orphans(&self, locked: &Locked, makes_main: bool) {
-        if !locked.is_alone {
-            return;
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if there are some and the lock was not to be had.
+    pub(super) fn remove_orphans(&self, locked: &Locked, makes_main: bool) -> Result<()> {
+        let now = self.look();
+        let is_empty_log = !self.has_log() && self.has_log_of_another(&now);
+        let of = if now.has_main() { LOG } else { MAIN };
+        let has_lost = now.0[of].is_none() && (of == LOG || makes_main);
+        let is_orphan = |at: usize| now.0[at].is_some() && (is_empty_log || has_lost && at > of);
+        if locked.is_alone {
+            self.remove_beside(is_orphan);
+        } else if locked.folder.is_none() && (LOG..now.0.len()).any(is_orphan) {
+            let context = "its -wal or -shm belongs to nothing, and other processes keep it from being removed";
+            return Err(Error::new(ErrorKind::Timeout, context));
         }
-        let files = self.look();
-        if !self.has_log() && self.has_log_of_another(&files) {
-            self.remove_beside(|at| files.0[at].is_some());
-        }
-        let now = self.look().0;
-        let of = match now[MAIN] {
-            Some(_) => LOG,
-            None if makes_main => MAIN,
-            None => return,
-        };
-        self.remove_beside(|at| at > of && now[of].is_none() && now[at].is_some());
+        Ok(())
     }
 
     fn remove_beside(&self, is_old: impl Fn(usize) -> bool) {
@@ -300,10 +302,16 @@ mod tests {
         let soon = Instant::now();
         let shared = paths.lock(Lock::Shared, soon).unwrap();
         let locked = paths.lock_to_open(soon);
-        paths.remove_orphans(&locked, true);
+        let held_up = paths.remove_orphans(&locked, true).unwrap_err();
+        assert!(held_up.kind() == ErrorKind::Timeout && paths.0[2].exists());
+        let locked = Locked {
+            folder: Some(shared),
+            is_alone: false,
+        };
+        paths.remove_orphans(&locked, true).unwrap();
         assert!(paths.0[2].exists());
-        drop((shared, locked));
-        paths.remove_orphans(&paths.lock_to_open(soon), true);
+        drop(locked);
+        paths.remove_orphans(&paths.lock_to_open(soon), true).unwrap();
         assert!(!paths.0[2].exists());
     }
 

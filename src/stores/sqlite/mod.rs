@@ -65,8 +65,9 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file cannot be opened or created,
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, or another program's, or beside a log
-    /// of another file, which is left as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, another program's, or beside a log of
+    /// another file, which is left as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a
+    /// later version.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<SqliteStore> {
         Ok(SqliteStore {
             database: Arc::new(Named::open(path.as_ref(), options.timeout)?),
