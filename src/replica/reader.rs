@@ -81,11 +81,12 @@ impl Reader {
             }
             let ready = self.tasks.iter().position(|task| task.part.waiting() < WINDOW);
             match ready.and_then(|place| self.tasks.remove(place)) {
-                Some(mut task) => {
-                    if !task.step(&*self.store) {
-                        self.tasks.push_back(task);
-                    }
-                }
+                Some(mut task) => match task.step(&*self.store) {
+                    // A table with many reads under way was left out of the search. This one may have been dropped
+                    // silently, so that no result wakes this thread.
+                    true => self.woken(),
+                    false => self.tasks.push_back(task),
+                },
                 None => self.wait(stop),
             }
         }
@@ -241,4 +242,54 @@ fn bases(store: &dyn Store, table: &str, topics: &[Topic]) -> Result<Option<Vec<
 fn base(store: &dyn Store, table: &str, topic: &Topic) -> Result<Option<Base>> {
     let bases = bases(store, table, std::slice::from_ref(topic))?;
     Ok(bases.and_then(|bases| bases.first().copied()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatcher::{Dispatcher, DispatcherOptions};
+    use crate::replica::options::ReplicaOptions;
+    use crate::replica::typed::{Decode, Typed};
+    use crate::stores::memory::MemoryStore;
+    use crate::thread::{Background, pause};
+
+    /// As many reads as may be under way end unwanted, and nothing else wakes the thread.
+    #[test]
+    fn reads_that_are_dropped_make_room_for_others() {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let dispatcher = Dispatcher::new(DispatcherOptions::default()).unwrap();
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let decode: Decode<String> = |_, _, text| Ok(text.into_owned());
+        let options = ReplicaOptions {
+            check_interval: 100 * LIMIT,
+            ..ReplicaOptions::default()
+        };
+        let table = Arc::new(Typed::new(
+            "t".into(),
+            decode,
+            &options,
+            dispatcher.handle(),
+            wake,
+            Arc::default(),
+            Arc::default(),
+        ));
+        for number in 0..UNDER_WAY {
+            table.add_topic(&Topic::new(format!("t{number}")).unwrap());
+        }
+        let parts = Arc::new(Parts::default());
+        parts.write().push(Arc::clone(&table) as _);
+        let mut reader = Reader::new(Arc::new(MemoryStore::new()), parts, woken);
+        reader.look();
+        assert_eq!((reader.tasks.len(), reader.look_at), (UNDER_WAY, None));
+        table.distrust();
+        // It was woken for this while all reads were under way.
+        reader.wake.try_recv().unwrap();
+        let run = move |stop: Stop| reader.run(&stop);
+        let _reader = Background::spawn("tc-replica", "a replica".into(), None, run).unwrap();
+        let end = Instant::now() + LIMIT;
+        while !table.is_synced() {
+            assert!(Instant::now() < end, "no read after those that were dropped");
+            pause(Duration::from_millis(1));
+        }
+    }
 }
