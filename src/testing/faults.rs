@@ -34,6 +34,8 @@ pub(super) struct State {
     /// Behind a lock of its own, so that it may cut the network, or name another rule.
     pub(super) rule: Option<Arc<Mutex<Rule>>>,
     pub(super) link: Link,
+    /// How often it was cut.
+    pub(super) cuts: u64,
     pub(super) lost: u64,
     /// The receiving ends, which look at `link` when they are woken.
     pub(super) wakes: Vec<Weak<dyn Wake>>,
@@ -50,6 +52,13 @@ pub(super) enum Link {
     Cut,
 }
 
+impl Link {
+    /// True if frames and questions are lost.
+    pub(super) fn loses(self) -> bool {
+        matches!(self, Link::Stalled | Link::Cut)
+    }
+}
+
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Faults").finish_non_exhaustive()
@@ -60,10 +69,16 @@ impl Faults {
     pub(super) fn set(&self, link: Link) {
         let wakes: Vec<_> = {
             let mut state = self.state.lock();
+            state.cuts += u64::from(link == Link::Cut && state.link != Link::Cut);
             state.link = link;
             state.wakes.iter().filter_map(Weak::upgrade).collect()
         };
         wakes.iter().for_each(|wake| wake.wake());
+    }
+
+    /// True if what is sent now is lost.
+    pub(super) fn loses(&self) -> bool {
+        self.state.lock().link.loses()
     }
 
     pub(super) fn fate(&self, update: &DbUpdate) -> Fate {

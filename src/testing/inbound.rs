@@ -15,8 +15,9 @@ use super::faults::{Faults, Link};
 pub(super) struct FaultyInbound {
     inner: Box<dyn Inbound>,
     faults: Arc<Faults>,
-    /// The link as this end has last seen it.
+    /// The link, and how often it was cut, as this end has last seen it.
     link: Link,
+    cuts: u64,
     connected: BTreeSet<Arc<str>>,
     /// Connections that came or went, to be reported.
     events: Events,
@@ -31,10 +32,12 @@ pub(super) struct FaultyInbound {
 
 impl FaultyInbound {
     pub(super) fn new(inner: Box<dyn Inbound>, faults: Arc<Faults>) -> FaultyInbound {
+        let cuts = faults.state.lock().cuts;
         FaultyInbound {
             inner,
             faults,
             link: Link::Up,
+            cuts,
             connected: BTreeSet::new(),
             events: Events::default(),
             is_woken: false,
@@ -45,20 +48,24 @@ impl FaultyInbound {
         }
     }
 
-    /// Takes note of a link that was cut or mended.
+    /// Takes note of a link that was cut or mended since the last look, or both.
     fn look(&mut self) {
-        let link = self.faults.state.lock().link;
+        let (link, cuts) = {
+            let state = self.faults.state.lock();
+            (state.link, state.cuts)
+        };
         let before = std::mem::replace(&mut self.link, link);
-        if (before == Link::Cut) != (link == Link::Cut) {
-            for address in &self.connected {
-                let event = match link {
-                    Link::Cut => AddressEvent::Disconnected(0),
-                    _ => AddressEvent::Connected,
-                };
-                self.events.push(address, event);
+        let is_cut = std::mem::replace(&mut self.cuts, cuts) != cuts;
+        let is_mended = link != Link::Cut && (is_cut || before == Link::Cut);
+        for address in &self.connected {
+            if is_cut && before != Link::Cut {
+                self.events.push(address, AddressEvent::Disconnected(0));
+            }
+            if is_mended {
+                self.events.push(address, AddressEvent::Connected);
             }
         }
-        if matches!(link, Link::Cut | Link::Stalled) {
+        if is_cut || link.loses() {
             self.held.clear();
         }
     }

@@ -174,6 +174,14 @@ impl FaultyOutbound {
             _ => Fate::Pass,
         }
     }
+
+    /// Sends a frame, unless the link loses it.
+    fn pass(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        match self.faults.loses() {
+            true => Ok(()),
+            false => self.inner.send(topic, payload, timeout),
+        }
+    }
 }
 
 /// One update in each frame, so that each has a fate of its own.
@@ -185,17 +193,73 @@ impl Outbound for FaultyOutbound {
                 self.behind.push_back((topic.to_vec(), payload.to_vec()));
                 return Ok(());
             }
-            Fate::Twice => self.inner.send(topic, payload, timeout)?,
+            Fate::Twice => self.pass(topic, payload, timeout)?,
             Fate::Pass => {}
         }
-        self.inner.send(topic, payload, timeout)?;
+        self.pass(topic, payload, timeout)?;
         while let Some((topic, payload)) = self.behind.pop_front() {
-            self.inner.send(&topic, &payload, timeout)?;
+            self.pass(&topic, &payload, timeout)?;
         }
         Ok(())
     }
 
     fn address(&self) -> Option<String> {
         self.inner.address()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Received;
+
+    /// Faults that end before the receiving end looks have had their effect.
+    #[test]
+    fn short_faults_are_faults() {
+        let network = Network::new();
+        let mut outbound = network.outbound().unwrap();
+        let (mut inbound, _wake) = network.inbound().unwrap();
+        inbound.connect(ADDRESS).unwrap();
+        inbound.subscribe(&Topic::ALL).unwrap();
+        let mut send = |payload: &[u8]| outbound.send(b"D", payload, Duration::ZERO).unwrap();
+        let mut came = || {
+            let mut came = String::new();
+            loop {
+                match inbound.recv(Some(Duration::ZERO)).unwrap() {
+                    Received::Connected { .. } => came.push('+'),
+                    Received::Disconnected { .. } => came.push('-'),
+                    Received::Frame { payload, .. } => came.push_str(str::from_utf8(payload).unwrap()),
+                    Received::Idle => return came,
+                    _ => {}
+                }
+            }
+        };
+        send(b"1");
+        assert_eq!(came(), "+1");
+        network.cut();
+        send(b"2");
+        network.mend();
+        send(b"3");
+        assert_eq!(came(), "-+3");
+        network.stall();
+        send(b"4");
+        network.mend();
+        assert_eq!(came(), "");
+        network.cut();
+        assert_eq!(came(), "-");
+        network.mend();
+        network.cut();
+        assert_eq!(came(), "");
+        send(b"5");
+        network.hold();
+        send(b"6");
+        assert_eq!(came(), "+");
+        network.mend();
+        assert_eq!(came(), "6");
+        network.mend();
+        network.cut();
+        network.mend();
+        network.cut();
+        assert_eq!(came(), "-");
     }
 }
