@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 use tablecast::store::Store as _;
 use tablecast::testing::{Fate, FaultyStore, Network, eventually, within};
-use tablecast::{AddressState, ErrorKind, Event, Node, Replica, RowChange, SyncReason, Table};
+use tablecast::{AddressState, ErrorKind, Event, Node, Replica, RowChange, SyncReason, Table, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: Table<u64> = Table::new("port");
@@ -216,6 +216,22 @@ fn what_is_held_back_comes_late_but_in_order() {
         assert_eq!(pair.until("3").0, ["1", "2", "3"]);
     })
     .unwrap();
+}
+
+#[test]
+fn every_write_is_made_though_its_reply_is_lost() {
+    let store = FaultyStore::new();
+    let is_lost = |kind: Option<ErrorKind>| assert_eq!(kind, Some(ErrorKind::Unconfirmed));
+    store.lose_replies();
+    is_lost(store.create_table("t").err().map(|e| e.kind()));
+    is_lost(store.create("t", "k", "1", &Topic::ALL).err().map(|e| e.kind()));
+    is_lost(store.allocate_unique_key("t").err().map(|e| e.kind()));
+    assert_eq!(store.get("t", "k", None).unwrap().value, "1");
+    is_lost(store.delete_table("t").err().map(|e| e.kind()));
+    assert_eq!(store.tables().unwrap(), []);
+    store.mend();
+    assert!(store.create_table("t").unwrap());
+    assert_eq!(store.allocate_unique_key("t").unwrap(), 2);
 }
 
 #[test]

@@ -110,11 +110,13 @@ impl Store for FaultyStore {
     }
 
     fn create_table(&self, table: &str) -> Result<bool> {
-        self.store()?.create_table(table)
+        let made = self.store()?.create_table(table)?;
+        self.reply(made)
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        self.store()?.delete_table(table)
+        let made = self.store()?.delete_table(table)?;
+        self.reply(made)
     }
 
     fn tables(&self) -> Result<Vec<StoredTable>> {
@@ -122,7 +124,8 @@ impl Store for FaultyStore {
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.store()?.allocate_unique_key(table)
+        let made = self.store()?.allocate_unique_key(table)?;
+        self.reply(made)
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
