@@ -12,7 +12,7 @@ use super::question::{Question, TABLE, TOPIC, is_question};
 use super::replicas::{Detail, REPLICAS};
 use crate::error::Result;
 use crate::identity::{host_name, new_epoch};
-use crate::registry::{Member, Registration, RegistryOptions, Watch};
+use crate::registry::{Keep, Member, Registration, RegistryOptions, Watch};
 use crate::store::{Store, TableVersion};
 use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{self, Thread};
@@ -107,7 +107,8 @@ impl Answers {
             interval: options.timeout / 4,
             ..options.clone()
         };
-        let registration = Registration::with_renewal(Arc::clone(store), REPLICAS, member, options, true, renewal)?;
+        let registration =
+            Registration::with_renewal(Arc::clone(store), REPLICAS, member, options, Keep::Present, renewal)?;
         let (questions, asked) = bounded(QUESTIONS);
         let sink = move |update: DbUpdate| {
             if is_question(&update) {

@@ -12,7 +12,7 @@ use super::tables::LISTENERS;
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::Result;
 use crate::identity::new_epoch;
-use crate::registry::{Load, Member, Registration};
+use crate::registry::{Keep, Load, Member, Registration};
 use crate::store::Store;
 use crate::subscriber::{OwnTopic, Subscriber};
 use crate::update::{DbUpdate, Topic};
@@ -80,8 +80,14 @@ impl Run {
             member.leaving = events.is_stopping();
         };
         let (store, member) = (Arc::clone(&base.store), self.member.clone());
-        let registration =
-            Registration::with_renewal(store, LISTENERS, member, base.options.registry(), false, renewal)?;
+        let registration = Registration::with_renewal(
+            store,
+            LISTENERS,
+            member,
+            base.options.registry(),
+            Keep::ForOneRun,
+            renewal,
+        )?;
         let _ = self.registration.set(registration);
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::identity::host_name;
 use crate::monitor::{Monitor, MonitorOptions};
 use crate::publisher::{Publisher, PublisherOptions};
-use crate::registry::{Discovery, Member, PUBLISHERS, Registration};
+use crate::registry::{Discovery, Keep, Member, PUBLISHERS, Registration};
 use crate::service::{Service, ServiceOptions};
 use crate::store::Store;
 use crate::subscriber::{Subscriber, SubscriberOptions};
@@ -136,7 +136,8 @@ impl Node {
             }
             let advertise = self.config.publisher_advertise.clone();
             let renewal = move |member: &mut Member| member.address = advertised(&advertise, &address);
-            let registration = Registration::with_renewal(store, PUBLISHERS, member, self.registry(), true, renewal)?;
+            let registration =
+                Registration::with_renewal(store, PUBLISHERS, member, self.registry(), Keep::Followed, renewal)?;
             self.parts.lock().registrations.push(Arc::new(registration));
         }
         Ok(())

@@ -26,6 +26,7 @@ mod watch;
 
 pub use discovery::{Discovery, PUBLISHERS};
 pub use member::{Load, Member};
+pub(crate) use options::Keep;
 pub use options::RegistryOptions;
 pub use registration::Registration;
 pub use roster::{Presence, PresenceState};

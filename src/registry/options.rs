@@ -61,3 +61,23 @@ impl fmt::Debug for RegistryOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Observers connect to the member: if it ends before they can have seen it, the row stays, as leaving. A row that
+    /// others have removed is written again.
+    Followed,
+    /// A row that others have removed is written again; the member's end deletes it.
+    Present,
+    /// The run ends with its row: if others have declared it dead and removed the row, it is not registered again, and
+    /// [`is_lost`](super::Registration::is_lost); a row that the store has lost is written again. A registered earlier
+    /// run of its id stays registered under another key, as leaving, until it stops or does not renew its row.
+    ForOneRun,
+}
+
+impl Keep {
+    pub(super) fn rejoins(self) -> bool {
+        self != Keep::ForOneRun
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::member::{Load, Member};
-use super::options::RegistryOptions;
+use super::options::{Keep, RegistryOptions};
 use super::own_row::{Lease, OwnRow};
 use super::renewer::Renewer;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,20 +30,16 @@ impl Registration {
     /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if a thread cannot be started.
     /// Errors of the store go to the hook, and the call is repeated.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
-        Registration::with_renewal(store, table, member, options, true, |_| ())
+        Registration::with_renewal(store, table, member, options, Keep::Followed, |_| ())
     }
 
-    /// As [`Registration::new`]; `renewal` may change the row before each write.
-    ///
-    /// Without `rejoins` the run ends with its row: if others have declared it dead and removed the row, it is not
-    /// registered again, and [`Registration::is_lost`]; a row that the store has lost is written again. A registered
-    /// earlier run of its id stays registered under another key, as leaving, until it stops or does not renew its row.
+    /// As [`Registration::new`], kept in this way; `renewal` may change the row before each write.
     pub(crate) fn with_renewal(
         store: Arc<dyn Store>,
         table: &str,
         member: Member,
         options: RegistryOptions,
-        rejoins: bool,
+        keep: Keep,
         renewal: impl FnMut(&mut Member) + Send + 'static,
     ) -> Result<Registration> {
         options.check()?;
@@ -61,7 +57,7 @@ impl Registration {
             version: None,
             last: 0,
             since: None,
-            rejoins,
+            keep,
             row: Arc::clone(&row),
             renewal,
             options,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::member::Member;
-use super::options::RegistryOptions;
+use super::options::{Keep, RegistryOptions};
 use super::own_row::{Lease, OwnRow};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, contain, report};
@@ -27,8 +27,7 @@ pub(super) struct Renewer<F> {
     pub(super) last: u64,
     /// When the row was first written.
     pub(super) since: Option<Instant>,
-    /// True if a row that others have removed is written again.
-    pub(super) rejoins: bool,
+    pub(super) keep: Keep,
     pub(super) row: Arc<OwnRow>,
     pub(super) renewal: F,
     pub(super) options: RegistryOptions,
@@ -82,7 +81,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
 
     fn join(&mut self, value: &str) -> Result<bool> {
         let kept = key_of_run(&self.member.id, self.member.epoch);
-        let mut may_create = self.rejoins || self.since.is_none();
+        let mut may_create = self.keep.rejoins() || self.since.is_none();
         let mut is_behind = false;
         for _ in 0..TRIES {
             if may_create {
@@ -112,7 +111,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             let owner = Member::from_row(&row).ok();
             let is_earlier = owner.as_ref().is_some_and(|owner| owner.epoch < self.member.epoch);
             let is_ours =
-                owner.as_ref().is_some_and(|owner| owner.is_run_of(&self.member)) || self.rejoins && is_earlier;
+                owner.as_ref().is_some_and(|owner| owner.is_run_of(&self.member)) || self.keep.rejoins() && is_earlier;
             // If the store went back, the row of an earlier run is there again. If that is alive, it notices.
             let is_back = is_earlier && may_create;
             if self.since.is_some() && !is_ours && !is_back {
@@ -129,7 +128,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             }
             let set = Write::set(&self.table, &self.key, value).if_version(row.version);
             let written = match owner {
-                Some(before) if !self.rejoins && !is_ours => self.replace(before, &set)?,
+                Some(before) if !self.keep.rejoins() && !is_ours => self.replace(before, &set)?,
                 _ => self.store.write(&set),
             };
             match written {
@@ -200,7 +199,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
         let is_unseen = self
             .since
             .is_some_and(|since| since.elapsed() < self.options.look() * 2);
-        let value = match is_unseen && self.rejoins {
+        let value = match is_unseen && self.keep == Keep::Followed {
             true => {
                 self.member.leaving = true;
                 self.member.to_value().ok()
@@ -222,7 +221,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             Ok(_) => {}
             // Another run has the row by now, and may have kept this one's under another key.
             Err(e) if e.is_overtaken() => {
-                if !self.rejoins {
+                if !self.keep.rejoins() {
                     self.leave_kept();
                 }
             }

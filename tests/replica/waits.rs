@@ -175,6 +175,22 @@ fn writers_wait_for_replicas() {
     });
 }
 
+/// However short its life, a replica's registration ends with it.
+#[test]
+fn a_replica_leaves_no_row() {
+    within(LONG, || {
+        let world = World::new(0);
+        let replica = world.replica(ReplicaOptions {
+            id: Some("one".into()),
+            ..holds(&["a"])
+        });
+        let row = || world.store.get("replica", "one", None);
+        eventually(LONG, || row().is_ok());
+        drop(replica);
+        assert_eq!(row().unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
 /// A replica hears of failures of its registration without a hook for it.
 #[test]
 fn two_replicas_of_one_id_are_reported() {
