@@ -32,6 +32,9 @@ impl Topic {
     /// End of the names of Redis' channels for joined updates.
     pub(crate) const JOINED: &str = "\u{10FFFF}tablecast/joined";
 
+    /// The length that topics of parts of the library may have at least.
+    pub(crate) const MAX_OWN: usize = 65_536;
+
     /// A topic of this name.
     ///
     /// # Errors
@@ -64,6 +67,11 @@ impl Topic {
         }
         let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
         Err(Error::new(ErrorKind::InvalidInput, context))
+    }
+
+    /// As [`Topic::check_length`], for a topic of a part of the library, which the option cannot forbid.
+    pub(crate) fn check_own_length(&self, limit: usize) -> Result<()> {
+        self.check_length(limit.max(Topic::MAX_OWN))
     }
 
     /// The name.

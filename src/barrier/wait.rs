@@ -66,7 +66,7 @@ impl Database {
         loop {
             let now = Instant::now();
             if now >= ask_at {
-                self.publisher().send_event(&ask)?;
+                self.publisher().send_own(&ask.topic, &ask)?;
                 if ask_at > begun && unrenewed.is_none() {
                     unrenewed = Some(Unrenewed::load(store, now)?);
                 }

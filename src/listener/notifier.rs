@@ -227,7 +227,8 @@ impl Outbox {
         // An update that can never be sent is refused here, so that the caller gets the error.
         let (notifier, number) = (topic.clone(), u64::MAX);
         let message = messages::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
-        self.shared.publisher.check(topic, &message)?;
+        self.shared.publisher.check_update(&update)?;
+        self.shared.publisher.check_fits(topic, &message)?;
         let capacity = self.shared.options.capacity.max(1) as u64;
         let deadline = deadline(self.shared.options.notify_timeout);
         let mut state = self.shared.state.lock();
@@ -263,7 +264,8 @@ impl Outbox {
         if self.shared.publisher.is_subscribed(&topic) == Some(false) {
             topic = self.draw_heard()?;
         }
-        self.shared.publisher.send_event_to(&topic, update)?;
+        self.shared.publisher.check_update(update)?;
+        self.shared.publisher.send_own(&topic, update)?;
         self.shared.state.lock().stats.notified += 1;
         self.shared.sent(false);
         Ok(())

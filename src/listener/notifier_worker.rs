@@ -146,10 +146,10 @@ impl NotifierWorker {
     /// Sends messages as one, or one by one if they are too large together.
     fn send(&self, listener: &Name, messages: &[DbUpdate]) -> Result<()> {
         let topic = Topic::new(listener)?;
-        match self.shared.publisher.send_batch(&topic, messages) {
+        match self.shared.publisher.send_own_batch(&topic, messages) {
             Err(e) if is_refused(&e) && messages.len() > 1 => {
                 let mut singly = messages.chunks(1);
-                singly.try_for_each(|message| self.shared.publisher.send_batch(&topic, message))
+                singly.try_for_each(|message| self.shared.publisher.send_own_batch(&topic, message))
             }
             sent => sent,
         }

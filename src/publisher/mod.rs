@@ -100,6 +100,14 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::send_event`].
     pub fn send_event_to(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
+        match self.check_lengths(topic, update) {
+            Ok(()) => self.send_own(topic, update),
+            Err(e) => self.count(1, Err(e)),
+        }
+    }
+
+    /// Sends a message of a part of the library, to whose topics and keys the limits of the options do not apply.
+    pub(crate) fn send_own(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
         let timeout = self.options.send_timeout;
         let sent = SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
             Ok(mut buf) => self.send_one(topic, update, timeout, &mut buf),
@@ -109,8 +117,7 @@ impl Publisher {
     }
 
     fn send_one(&self, topic: &Topic, update: &DbUpdate, timeout: Duration, buf: &mut Vec<u8>) -> Result<()> {
-        self.check_update(update)?;
-        topic.check_length(self.options.max_topic_bytes)?;
+        topic.check_own_length(self.options.max_topic_bytes)?;
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
@@ -134,11 +141,13 @@ impl Publisher {
     /// number is used up, so that they find a gap and read again.
     pub(crate) fn send_or_skip(&self, update: &DbUpdate, timeout: Option<Duration>) {
         let timeout = timeout.unwrap_or(self.options.send_timeout);
-        match self.send_one(&update.topic, update, timeout, &mut Vec::new()) {
+        let topic = &update.topic;
+        let checked = self.check_lengths(topic, update);
+        match checked.and_then(|()| self.send_one(topic, update, timeout, &mut Vec::new())) {
             Ok(()) => _ = self.sent.add(1),
             // Its number is already used up.
             Err(e) if e.kind() == ErrorKind::Unconfirmed => {}
-            Err(_) => self.skip(&update.topic),
+            Err(_) => self.skip(topic),
         }
     }
 
@@ -163,6 +172,15 @@ impl Publisher {
     /// As [`Publisher::send_event`]; the limits hold for the whole batch. Also [`ErrorKind::TooLarge`] for more than
     /// [`MAX_UPDATES`] updates.
     pub fn send_batch(&self, topic: &Topic, updates: &[DbUpdate]) -> Result<()> {
+        updates.iter().try_for_each(|update| self.check_update(update))?;
+        match topic.check_length(self.options.max_topic_bytes) {
+            Err(e) if !updates.is_empty() => self.count(updates.len() as u64, Err(e)),
+            _ => self.send_own_batch(topic, updates),
+        }
+    }
+
+    /// As [`Publisher::send_own`], for a batch.
+    pub(crate) fn send_own_batch(&self, topic: &Topic, updates: &[DbUpdate]) -> Result<()> {
         if updates.is_empty() {
             return Ok(());
         }
@@ -170,10 +188,9 @@ impl Publisher {
             let context = format!("a batch of {} updates; a message takes {MAX_UPDATES}", updates.len());
             return Err(Error::new(ErrorKind::TooLarge, context));
         }
-        updates.iter().try_for_each(|update| self.check_update(update))?;
         if !self.encoder.codec().is_plain() {
             // Its readers take one update a message.
-            if let Err(e) = updates.iter().try_for_each(|update| self.check(topic, update)) {
+            if let Err(e) = updates.iter().try_for_each(|update| self.check_fits(topic, update)) {
                 return self.count(updates.len() as u64, Err(e));
             }
             return self.send_singly(topic, updates);
@@ -208,7 +225,7 @@ impl Publisher {
     }
 
     fn send_all(&self, topic: &Topic, batch: &Batch) -> Result<()> {
-        topic.check_length(self.options.max_topic_bytes)?;
+        topic.check_own_length(self.options.max_topic_bytes)?;
         let mut turn = self.link.turn_on(topic, self.options.send_timeout)?;
         turn.flush()?;
         let (mut slot, outbound, left) = turn.slot(topic);
@@ -223,17 +240,22 @@ impl Publisher {
         Ok(())
     }
 
-    /// Checks that an update sent on this topic is within the limits.
-    pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
-        self.check_update(update)?;
-        topic.check_length(self.options.max_topic_bytes)?;
+    /// Checks that an update sent on this topic, maybe of the library itself, is not too large.
+    pub(crate) fn check_fits(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
+        topic.check_own_length(self.options.max_topic_bytes)?;
         let mut buf = Vec::new();
         self.encoder.begin(update, topic, &mut buf);
         // Upper bound of the timestamp, the number and the idle time.
         self.check_size(buf.len() + 96)
     }
 
-    fn check_update(&self, update: &DbUpdate) -> Result<()> {
+    fn check_lengths(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
+        self.check_update(update)?;
+        topic.check_length(self.options.max_topic_bytes)
+    }
+
+    /// Checks that the parts of an update are within the limits.
+    pub(crate) fn check_update(&self, update: &DbUpdate) -> Result<()> {
         let (length, limit) = (update.key.len(), self.options.max_key_bytes);
         if length > limit {
             let context = format!("a key of {length} bytes; max_key_bytes is {limit}");
@@ -260,8 +282,7 @@ impl Publisher {
         update: &DbUpdate,
         write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
     ) -> Result<Written> {
-        self.check_update(update)?;
-        topic.check_length(self.options.max_topic_bytes)?;
+        self.check_lengths(topic, update)?;
         let mut buf = Vec::new();
         let hole = self.encoder.begin_without_version(update, topic, &mut buf);
         let written = self.store(topic, update.timestamp, buf, hole, write);

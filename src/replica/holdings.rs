@@ -104,6 +104,7 @@ impl Holdings {
     }
 
     pub(super) fn add_topic(&self, topic: &Topic) -> Result<bool> {
+        self.subscriber.check_topic(topic)?;
         let mut topics = self.topics.lock();
         if topics.contains_key(topic) {
             return Ok(false);

@@ -92,10 +92,15 @@ impl Subscriber {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the topic is longer than the option `max_topic_bytes`.
     pub fn register_topic(&self, topic: &Topic) -> Result<bool> {
-        topic.check_length(self.options.max_topic_bytes)?;
+        self.check_topic(topic)?;
         let mut state = self.shared.state.lock();
         self.shared.own.claim(topic, false);
         Ok(state.add_topic(topic))
+    }
+
+    /// Refuses a topic that is longer than the option `max_topic_bytes`.
+    pub(crate) fn check_topic(&self, topic: &Topic) -> Result<()> {
+        topic.check_length(self.options.max_topic_bytes)
     }
 
     /// Unregisters a topic. Returns true if it was registered. Updates that are already in the queue are still

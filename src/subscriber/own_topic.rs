@@ -18,12 +18,12 @@ pub(crate) struct OwnTopic {
 
 impl OwnTopic {
     /// Registers a topic. Its updates go into the queue, except those of the named table, which go to the sink beside
-    /// it.
+    /// it. The option `max_topic_bytes` does not hold for the library's own topics.
     ///
     /// # Errors
-    /// As [`Subscriber::register_topic`].
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the topic is too long for any.
     pub(crate) fn register(subscriber: &Arc<Subscriber>, topic: Topic, sink: Option<(Name, Sink)>) -> Result<OwnTopic> {
-        topic.check_length(subscriber.options.max_topic_bytes)?;
+        topic.check_own_length(subscriber.options.max_topic_bytes)?;
         let Shared { state, own, .. } = &*subscriber.shared;
         // Both under one lock: another user may end at this moment.
         let mut state = state.lock();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::TableVersion;
-use tablecast::{Action, DbUpdate, ErrorKind, RegistryOptions, Topic};
+use tablecast::{Action, Config, DbUpdate, ErrorKind, Node, RegistryOptions, Topic};
 
 use crate::common::{eventually, hook, within};
 use crate::{LONG, World, held, holds, stored, topic};
@@ -211,5 +211,43 @@ fn two_replicas_of_one_id_are_reported() {
         let _replicas = [open(), open()];
         let (_, error) = errors.recv_timeout(LONG).unwrap();
         assert!(error.contains("another member is registered as \"same\""), "{error}");
+    });
+}
+
+/// Limits of topics and keys are for those of the program, not for those of the library itself.
+#[test]
+fn short_limits_leave_room_for_the_librarys_own_topics() {
+    within(LONG, || {
+        let mut config = Config::in_memory("short-limits");
+        (config.max_topic_bytes, config.max_key_bytes) = (1, 1);
+        let node = Node::open(&config).unwrap();
+        let replica = node
+            .replica_with(ReplicaOptions {
+                id: Some("one".into()),
+                ..holds(&["D"])
+            })
+            .unwrap();
+        assert_eq!(
+            replica.add_topic(&topic("ab")).unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
+        replica.raw_table("t").unwrap();
+        let (sender, handled) = crossbeam_channel::unbounded();
+        let _listener = node
+            .listener(move |update| sender.send(update.key.clone()).unwrap())
+            .unwrap();
+        let notifier = node.notifier().unwrap();
+        eventually(LONG, || notifier.listeners().len() == 1);
+        notifier.notify(DbUpdate::new("t", "k", Action::Set)).unwrap();
+        assert_eq!(handled.recv_timeout(LONG).unwrap(), "k");
+        let long = notifier.notify(DbUpdate::new("t", "kk", Action::Set));
+        assert_eq!(long.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let create = tablecast::store::Write::create("t", "k", "x");
+        let database = node.database().unwrap();
+        let version = database.write(&create, 5).unwrap().version;
+        let store = node.store().unwrap();
+        eventually(LONG, || store.get("replica", "one", None).is_ok());
+        let applied = || database.barrier("t", &Topic::ALL, version, LONG).unwrap().applied;
+        eventually(LONG, || applied() == 1);
     });
 }
