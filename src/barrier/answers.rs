@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::question::{Question, TABLE, TOPIC, is_question};
 use super::replicas::{Detail, REPLICAS};
+use crate::clock;
 use crate::error::Result;
 use crate::identity::{host_name, new_epoch};
 use crate::registry::{Keep, Member, Registration, RegistryOptions, Watch};
@@ -29,11 +30,34 @@ pub(crate) trait Applied: Send + Sync {
     /// The age of the oldest proof that nothing of a topic is missing; `None` if one is without.
     fn staleness(&self) -> Option<Duration>;
 
-    /// Returns true if everything up to this version is applied; `None` if this topic of the table is not held.
-    fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool>;
+    /// The standing to a write; `None` if this topic of the table is not held.
+    fn standing(&self, table: &str, topic: &Topic, asked: &Asked) -> Option<Standing>;
+
+    /// Makes the replica ask the store for its versions now; returns at once.
+    fn check(&self, table: &str);
 
     /// Makes the replica catch up now, since a writer waits; returns at once.
     fn hurry(&self, table: &str, topic: &Topic);
+}
+
+/// A write that a writer waits for.
+pub(crate) struct Asked {
+    pub(crate) at: TableVersion,
+    /// The table's version when the writer asked, if it said.
+    pub(crate) stands: Option<u64>,
+    /// When the question came, by [`clock::now`].
+    pub(crate) since: Instant,
+}
+
+/// A replica's standing to a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Everything up to it is applied.
+    Applied,
+    Behind,
+    /// The replica is ahead of the table: others have written since, or the store went back and has the versions again.
+    /// Only a proof that is newer than the question shows which.
+    Doubted,
 }
 
 /// Registers a replica and answers questions for it, until dropped.
@@ -172,9 +196,12 @@ struct Given {
 
 struct Pending {
     id: Name,
-    question: Question,
+    table: Name,
     topic: Topic,
-    asked: Instant,
+    asked: Asked,
+    /// When it was last asked.
+    last: Instant,
+    is_checked: bool,
     is_hurried: bool,
 }
 
@@ -204,14 +231,21 @@ impl Unanswered {
         let Ok(topic) = Topic::new(question.topic.clone()) else {
             return;
         };
-        self.pending.retain(|pending| pending.id != update.key);
+        let before = self.pending.extract_if(.., |pending| pending.id == update.key);
+        let since = before.map(|pending| pending.asked.since).next();
         self.answers.lock().retain(|given| given.id != update.key);
         if self.pending.len() < QUESTIONS {
             self.pending.push(Pending {
                 id: update.key.clone(),
-                question,
+                asked: Asked {
+                    at: question.at(),
+                    stands: question.stands,
+                    since: since.unwrap_or_else(clock::now),
+                },
+                table: question.table,
                 topic,
-                asked: Instant::now(),
+                last: Instant::now(),
+                is_checked: false,
                 is_hurried: false,
             });
         }
@@ -221,25 +255,24 @@ impl Unanswered {
     fn answer(&mut self, now: Instant) -> bool {
         let mut answered = Vec::new();
         self.pending.retain_mut(|pending| {
-            let (question, topic) = (&pending.question, &pending.topic);
-            let waited = now.saturating_duration_since(pending.asked);
-            match self.applied.covers(&question.table, topic, question.at()) {
-                Some(false) if waited > FORGOTTEN => false,
-                Some(false) => {
-                    if waited > PATIENCE && !std::mem::replace(&mut pending.is_hurried, true) {
-                        self.applied.hurry(&question.table, topic);
-                    }
-                    true
-                }
-                has_it => {
-                    answered.push(Given {
-                        id: pending.id.clone(),
-                        has_it: has_it.is_some(),
-                        at: now,
-                    });
-                    false
-                }
+            let (table, topic) = (&pending.table, &pending.topic);
+            let waited = now.saturating_duration_since(pending.last);
+            let standing = self.applied.standing(table, topic, &pending.asked);
+            if matches!(standing, None | Some(Standing::Applied)) {
+                answered.push(Given {
+                    id: pending.id.clone(),
+                    has_it: standing.is_some(),
+                    at: now,
+                });
+                return false;
             }
+            if standing == Some(Standing::Doubted) && !std::mem::replace(&mut pending.is_checked, true) {
+                self.applied.check(table);
+            }
+            if waited > PATIENCE && !std::mem::replace(&mut pending.is_hurried, true) {
+                self.applied.hurry(table, topic);
+            }
+            waited <= FORGOTTEN
         });
         let is_news = !answered.is_empty();
         let mut answers = self.answers.lock();

@@ -11,6 +11,6 @@ mod replicas;
 mod unrenewed;
 mod wait;
 
-pub(crate) use answers::{Answers, Applied};
+pub(crate) use answers::{Answers, Applied, Asked, Standing};
 pub use replicas::{REPLICAS, Registered, registered};
 pub use wait::Barrier;

@@ -16,6 +16,9 @@ pub(super) struct Question {
     pub(super) topic: Name,
     pub(super) incarnation: u64,
     pub(super) version: u64,
+    /// The table's version before the question was first asked; `None` from an older version of this library.
+    #[serde(default)]
+    pub(super) stands: Option<u64>,
 }
 
 /// The most bytes of a question's id, which goes into the rows of replicas, and of its text. A barrier's ids have 16; a

@@ -53,11 +53,13 @@ impl Database {
         if waiting.is_empty() {
             return Ok(Barrier::default());
         }
+        let stands = store.table_version(table)?;
         let question = Question {
             table: table.into(),
             topic: topic.as_str().into(),
-            incarnation: store.table_version(table)?.unwrap_or_default().incarnation,
+            incarnation: stands.unwrap_or_default().incarnation,
             version,
+            stands: stands.map(|stands| stands.version),
         };
         let id = Name::from(format!("{:016x}", fastrand::u64(..)));
         let ask = question.to_update(&id)?;

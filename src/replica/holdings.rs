@@ -17,7 +17,7 @@ use super::stats::ReplicaStats;
 use super::table::ReplicaTable;
 use super::typed::{Decode, Typed};
 use super::verify::{self, Difference};
-use crate::barrier::{Answers, Applied};
+use crate::barrier::{Answers, Applied, Asked, Standing};
 use crate::clock;
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
@@ -257,13 +257,28 @@ impl Holdings {
     /// Returns true if everything of the topic up to this version is included; `None` if it is not held.
     pub(super) fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
         let part = self.part(table).filter(|part| part.holds(topic))?;
-        let covers = |position: TableVersion| {
-            // If a table was empty when it was read, its incarnation is unknown until the next check.
-            let is_same = position.incarnation == at.incarnation || position.incarnation == 0;
-            is_same && position.version >= at.version
-        };
-        Some(part.position(topic).is_some_and(covers))
+        Some(part.position(topic).is_some_and(|position| covers(position, at)))
     }
+
+    fn standing(&self, table: &str, topic: &Topic, asked: &Asked) -> Option<Standing> {
+        let part = self.part(table).filter(|part| part.holds(topic))?;
+        let Some(position) = part.position(topic).filter(|position| covers(*position, asked.at)) else {
+            return Some(Standing::Behind);
+        };
+        let is_ahead = asked.stands.is_some_and(|stands| position.version > stands);
+        let is_proven = || part.proven(topic).is_some_and(|proven| proven >= asked.since);
+        Some(match is_ahead && !is_proven() {
+            true => Standing::Doubted,
+            false => Standing::Applied,
+        })
+    }
+}
+
+/// True if a position includes this version.
+fn covers(position: TableVersion, at: TableVersion) -> bool {
+    // If a table was empty when it was read, its incarnation is unknown until the next check.
+    let is_same = position.incarnation == at.incarnation || position.incarnation == 0;
+    is_same && position.version >= at.version
 }
 
 /// The answers to barriers.
@@ -290,8 +305,14 @@ impl Applied for About {
         Some(clock::now().saturating_duration_since(oldest))
     }
 
-    fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
-        self.0.upgrade()?.covers(table, topic, at)
+    fn standing(&self, table: &str, topic: &Topic, asked: &Asked) -> Option<Standing> {
+        self.0.upgrade()?.standing(table, topic, asked)
+    }
+
+    fn check(&self, table: &str) {
+        if let Some(part) = self.0.upgrade().and_then(|holdings| holdings.part(table)) {
+            part.check();
+        }
     }
 
     fn hurry(&self, table: &str, _topic: &Topic) {

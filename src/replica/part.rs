@@ -21,6 +21,8 @@ pub(super) trait Part: Send + Sync {
     /// Takes in nothing and calls no handler from now on.
     fn end(&self);
     fn handle_loss(&self);
+    /// Asks the store for its versions now.
+    fn check(&self);
     /// Asks the store now, and catches up at once.
     fn demand(&self);
     fn distrust(&self);

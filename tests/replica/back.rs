@@ -42,6 +42,42 @@ fn a_store_that_begins_anew_is_the_truth() {
     });
 }
 
+/// The store has lost its last writes, and has their versions again for others: a writer is not told of one that the
+/// replica has dropped as old.
+#[test]
+fn a_write_with_a_version_that_the_store_has_again_is_waited_for() {
+    within(LONG, || {
+        let swap = Swap::of_one_incarnation(Arc::new(MemoryStore::new()));
+        let world = World::with(0, Arc::clone(&swap) as _);
+        let replica = world.replica(ReplicaOptions {
+            id: Some("one".into()),
+            check_interval: Duration::from_secs(600),
+            ..holds(&["D"])
+        });
+        let table = replica.raw_table("t").unwrap();
+        for key in ["a", "b", "c", "d", "e"] {
+            world.store.create("t", key, "x", &Topic::ALL).unwrap();
+        }
+        replica.wait_current(LONG).unwrap();
+        world.come_to_rest([&replica]);
+        let registered = || world.store.get("replica", "one", None).ok();
+        let names_table = |row: Row| row.value.contains(r#"[\"t\"]"#);
+        eventually(LONG, || registered().is_some_and(names_table));
+        swap.at_once(|store| {
+            let earlier = MemoryStore::new();
+            for row in store.entries("replica", None).map(Result::unwrap) {
+                earlier.create("replica", &row.key, &row.value, &Topic::ALL).unwrap();
+            }
+            earlier.create("t", "a", "x", &Topic::ALL).unwrap();
+            *store = Arc::new(earlier);
+        });
+        let written = world.database.write(&Write::create("t", "new", "x"), 5).unwrap();
+        let done = world.database.barrier("t", &Topic::ALL, written.version, LONG).unwrap();
+        assert_eq!((done.applied, done.missing), (1, vec![]));
+        assert!(table.get("new").unwrap().is_some());
+    });
+}
+
 /// A monitor publishes a delete with the version of the table, which is above that of the row's topic.
 #[test]
 fn a_monitor_of_several_topics_is_no_store_that_went_back() {

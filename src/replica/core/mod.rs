@@ -289,10 +289,15 @@ impl<T> Core<T> {
         self.demand(clock::after(now, self.times.spread.mul_f64(random)));
     }
 
-    /// Checks at this time, and catches up at once. If a check is under way, another one follows.
+    /// As [`Core::check`], and catches up at once.
     pub(super) fn demand(&mut self, at: Instant) {
-        self.check.due = self.check.due.min(at);
+        self.check(at);
         self.check.hurried = true;
+    }
+
+    /// Checks at this time. If a check is under way, another one follows.
+    pub(super) fn check(&mut self, at: Instant) {
+        self.check.due = self.check.due.min(at);
     }
 
     /// As [`Core::distrust`], at a random moment: all replicas find the reason at about the same time.

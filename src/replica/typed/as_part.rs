@@ -73,6 +73,11 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         self.wake();
     }
 
+    fn check(&self) {
+        self.state.write().core.check(clock::now());
+        self.wake();
+    }
+
     fn demand(&self) {
         self.state.write().core.demand(clock::now());
         self.wake();
