@@ -134,7 +134,14 @@ impl Dispatch {
     }
 
     pub(super) fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
-        if !callback.is_live() || self.is_stopped() {
+        if !self.is_stopped() {
+            self.call_always(callback, event, what);
+        }
+    }
+
+    /// Calls a callback also if the dispatcher has stopped.
+    pub(super) fn call_always<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
+        if !callback.is_live() {
             return;
         }
         self.counters.calls.add(1);

@@ -247,6 +247,11 @@ impl DispatcherHandle {
         self.0.call(callback, event, what);
     }
 
+    /// As [`DispatcherHandle::call`], on any thread, and also if the dispatcher has stopped.
+    pub(crate) fn call_always<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
+        self.0.call_always(callback, event, what);
+    }
+
     /// From now on the time from send to callback of each update is counted.
     #[cfg(feature = "metrics")]
     pub(crate) fn measure_lag(&self) {

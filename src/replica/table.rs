@@ -66,9 +66,10 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
     /// Indexes the rows by the keys that `keys` returns. A row may have several keys, or none; a row that does not
     /// decode has the keys of its last state that did, and one for which `keys` panics has none.
     ///
-    /// The call visits all rows. From then on the index has a change before handlers are called with it, and before
-    /// [`Replica::wait_current`](super::Replica::wait_current) and the other waits return, so `keys` may not wait for
-    /// the replica. Keys are compared and cloned under the index's lock, so neither may use the index.
+    /// The call visits all rows, also if the dispatcher has stopped. From then on the index has a change before
+    /// handlers are called with it, and before [`Replica::wait_current`](super::Replica::wait_current) and the other
+    /// waits return, so `keys` may not wait for the replica. Keys are compared and cloned under the index's lock, so
+    /// neither may use the index.
     pub fn index<K, I>(&self, keys: impl Fn(&Entry<T>) -> I + Send + Sync + 'static) -> Index<T, K>
     where
         K: Ord + Clone + Send + Sync + 'static,

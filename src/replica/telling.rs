@@ -89,7 +89,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             }
             while let Some(Telling { step, watchers }) = merged.telling.take() {
                 if !watchers.is_empty() {
-                    self.tell(&step, &watchers);
+                    self.tell(&step, &watchers, false);
                     if needs_word {
                         let mut state = self.state.write();
                         merged.telling = state.watchers.told(&step.key);
@@ -113,7 +113,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let keys: Vec<_> = told_next.map(|telling| telling.step.key.clone()).collect();
         let mut is_told = false;
         while !all.is_empty() {
-            all.iter().for_each(|it| self.tell(&it.step, &it.watchers));
+            all.iter().for_each(|it| self.tell(&it.step, &it.watchers, true));
             let mut state = self.state.write();
             let next = all.iter().filter_map(|it| state.indexes.told(&it.step.key)).collect();
             is_told = keys.iter().all(|key| state.indexes.has_told_of(key, number));
@@ -168,7 +168,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         format!("dropping a row of table {}", self.name)
     }
 
-    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
+    /// Calls handlers, or indexes, which follow the rows whatever has stopped.
+    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>], are_indexes: bool) {
         for change in step.told() {
             for watcher in watchers {
                 let what = || {
@@ -177,7 +178,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
                         self.name, step.key
                     )
                 };
-                self.dispatcher.call(watcher, &change, what);
+                match are_indexes {
+                    true => self.dispatcher.call_always(watcher, &change, what),
+                    false => self.dispatcher.call(watcher, &change, what),
+                }
             }
         }
     }
@@ -235,11 +239,11 @@ impl<T: Send + Sync + 'static> Typed<T> {
                     if !here {
                         self.await_indexes(unindexed);
                     }
-                    since.values().for_each(|step| self.tell(step, told));
+                    since.values().for_each(|step| self.tell(step, told, here));
                 }
                 return;
             };
-            self.tell(&Step::appears(held), told);
+            self.tell(&Step::appears(held), told, here);
         }
         if watcher.is_live() && !self.is_ended() {
             let table = Arc::clone(&self);

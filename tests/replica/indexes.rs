@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
-use tablecast::ErrorKind;
 use tablecast::database::Entry;
-use tablecast::replica::RowChange;
+use tablecast::replica::{Index, ReplicaTable, RowChange};
 use tablecast::store::Write;
+use tablecast::{Action, DbUpdate, ErrorKind};
 
 use crate::common::{eventually, within};
 use crate::handlers::gate;
@@ -66,5 +66,70 @@ fn an_index_is_ahead_of_handlers_and_waits() {
             [&before, &meanwhile, &later].iter().all(|told| told.count() == 2)
         });
         assert!(lacked.is_empty(), "{:?}", lacked.try_recv());
+    });
+}
+
+/// Rows of a table, by their keys.
+fn by_key(table: &ReplicaTable<String>, first: impl Fn() + Send + Sync + 'static) -> Index<String, String> {
+    table.index(move |row: &Entry<String>| {
+        first();
+        [row.key.to_string()]
+    })
+}
+
+/// A new index has all rows also without a dispatcher, and one that is there gets all rows that are merged as it stops.
+#[test]
+fn an_index_follows_its_table_beyond_the_dispatcher() {
+    within(LONG, || {
+        let world = World::new(0);
+        for number in 0..10 {
+            world.store.create("t", &number.to_string(), "x", &topic("a")).unwrap();
+        }
+        let replica = world.replica(holds(&[]));
+        let table = replica.raw_table("t").unwrap();
+        let (held_up, visitors, open) = gate();
+        let index = by_key(&table, move || held_up.pass());
+        replica.add_topic(&topic("a")).unwrap();
+        visitors.recv_timeout(LONG).unwrap();
+        // All rows of the page are merged, and the first one is being indexed.
+        world.dispatcher.stop();
+        drop(open);
+        eventually(LONG, || index.keys().len() == 10);
+        assert_eq!((table.len(), by_key(&table, || ()).keys().len()), (10, 10));
+    });
+}
+
+/// Rows of a topic that was removed are left as they are once the replica has ended.
+#[test]
+fn an_index_agrees_with_its_table_when_the_replica_ends() {
+    within(LONG, || {
+        let world = World::new(0);
+        for number in 0..600 {
+            world.store.create("t", &number.to_string(), "x", &topic("a")).unwrap();
+        }
+        let replica = world.replica(holds(&["a"]));
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_current(LONG).unwrap();
+        let index = by_key(&table, || ());
+        let (held_up, visitors, open) = gate();
+        let handler = move |change: &RowChange<String>| {
+            if let RowChange::Removed { .. } = change {
+                held_up.pass();
+            }
+        };
+        let _guard = table.on_change(handler);
+        let (updates, told) = unbounded::<DbUpdate>();
+        world.dispatcher.on_update(updates).detach();
+        assert!(replica.remove_topic(&topic("a")));
+        visitors.recv_timeout(LONG).unwrap();
+        drop(replica);
+        drop(open);
+        // Events and the jobs that remove rows come in turns.
+        for _ in 0..10 {
+            world.push(DbUpdate::new("other", "k", Action::Set));
+            told.recv_timeout(LONG).unwrap();
+        }
+        let (rows, indexed) = (table.len(), index.keys().len());
+        assert!(rows == indexed && rows > 0, "{rows} rows, {indexed} of them indexed");
     });
 }

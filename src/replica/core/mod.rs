@@ -50,6 +50,8 @@ pub(super) struct Core<T> {
     /// Rows share their topic's name.
     topics: BTreeMap<Arc<Topic>, OfTopic>,
     left: Left,
+    /// The rows stay as they are.
+    has_ended: bool,
     /// Some topic [distrusts](OfTopic::distrusts) the held rows.
     distrusts: bool,
     /// The table's version as last read from the store.
@@ -104,6 +106,7 @@ impl<T> Core<T> {
             rows: Rows::default(),
             topics: BTreeMap::new(),
             left: Left::default(),
+            has_ended: false,
             distrusts: false,
             seen: TableVersion::default(),
             check: Check {
@@ -161,9 +164,16 @@ impl<T> Core<T> {
         }
     }
 
+    /// Stops holding all topics; the rows stay.
+    pub(super) fn end(&mut self) {
+        self.topics.clear();
+        self.forget_deletes();
+        self.has_ended = true;
+    }
+
     /// Removes a row of a topic that is no longer held.
     pub(super) fn evict(&mut self, key: &Name) -> Option<Step<T>> {
-        let held = self.rows.get(key)?;
+        let held = self.rows.get(key).filter(|_| !self.has_ended)?;
         let is_held = self.topics.contains_key(held.topic());
         (!is_held)
             .then(|| self.rows.evict(key, !self.left.is_doubted))

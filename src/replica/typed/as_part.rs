@@ -57,10 +57,10 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
     }
 
     fn end(&self) {
-        self.remove_all_topics();
         let none = Watchers::new(self.dispatcher.is_alone());
         // Handlers may hold the table, and dropping them runs the program's code, so without the lock.
         let mut state = self.state.write();
+        state.core.end();
         let watchers = std::mem::replace(&mut state.watchers, none);
         // These get what is merged already.
         let indexes = state.indexes.close();
