@@ -75,7 +75,7 @@ pub struct Node {
     given_network: Option<Arc<dyn Driver>>,
     given_store: Option<Arc<dyn Store>>,
     parts: Mutex<Parts>,
-    /// Held by the thread that makes parts.
+    /// Held by the thread that makes parts, or gathers some, which must be of one time between two stops.
     making: ReentrantMutex<()>,
     #[cfg(feature = "metrics")]
     running: Arc<Mutex<Running>>,
@@ -154,8 +154,10 @@ impl Node {
     /// As [`Node::replica`].
     pub fn replica_with(&self, mut options: ReplicaOptions) -> Result<Replica> {
         options.hook = options.hook.or_else(|| self.hook.clone());
-        let (store, dispatcher) = (self.store()?, self.dispatcher()?);
-        let replica = Replica::new(&self.subscriber()?, &dispatcher, store, options)?;
+        let making = self.making.lock();
+        let (store, dispatcher, subscriber) = (self.store()?, self.dispatcher()?, self.subscriber()?);
+        drop(making);
+        let replica = Replica::new(&subscriber, &dispatcher, store, options)?;
         #[cfg(feature = "metrics")]
         self.running.lock().add_replica(&replica);
         Ok(replica)
@@ -180,8 +182,10 @@ impl Node {
         handler: impl Fn(&DbUpdate) + Send + Sync + 'static,
     ) -> Result<Listener> {
         options.hook = options.hook.or_else(|| self.hook.clone());
+        let making = self.making.lock();
         let (store, subscriber) = (self.store()?, self.subscriber()?);
         let (dispatcher, publisher) = (self.dispatcher()?, self.publisher()?);
+        drop(making);
         let listener = Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)?;
         #[cfg(feature = "metrics")]
         self.running.lock().add_listener(&listener);
@@ -202,8 +206,10 @@ impl Node {
     /// As [`Node::notifier`].
     pub fn notifier_with(&self, mut options: NotifierOptions) -> Result<Notifier> {
         options.hook = options.hook.or_else(|| self.hook.clone());
+        let making = self.making.lock();
         let (store, subscriber) = (self.store()?, self.subscriber()?);
         let (dispatcher, publisher) = (self.dispatcher()?, self.publisher()?);
+        drop(making);
         let notifier = Notifier::new(store, &subscriber, &dispatcher, &publisher, options)?;
         #[cfg(feature = "metrics")]
         self.running.lock().add_notifier(&notifier);
@@ -265,5 +271,34 @@ impl fmt::Debug for Node {
         f.debug_struct("Node")
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::thread::{pause, spawn};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// The parts of a replica are all from before a stop beside it, or all from after it.
+    #[test]
+    fn a_replica_beside_a_stop_has_parts_that_belong_together() {
+        let node = Arc::new(Node::open(&Config::in_memory("beside")).unwrap());
+        node.store().unwrap();
+        node.dispatcher().unwrap();
+        let making = node.making.lock();
+        let (made, replica) = crossbeam_channel::bounded(1);
+        let user = Arc::clone(&node);
+        let _user = spawn("user", None, move || made.send(user.replica()).unwrap()).unwrap();
+        // It comes to the parts that are still to be made.
+        pause(Duration::from_millis(50));
+        node.stop();
+        drop(making);
+        let replica = replica.recv_timeout(LIMIT).unwrap().unwrap();
+        replica.raw_table("t").unwrap();
+        replica.wait_synced(LIMIT).unwrap();
     }
 }
