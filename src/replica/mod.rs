@@ -100,7 +100,7 @@ use typed::Decode;
 /// it and its handlers; the tables keep their rows.
 ///
 /// All methods may be called from any thread. On the dispatcher's thread, methods that have to wait for a read can only
-/// time out, unless the dispatcher has workers: results are merged on that thread.
+/// time out, unless another worker is free: results are merged on the dispatcher's threads.
 pub struct Replica {
     // Dropped in this order.
     answers: Option<Answers>,
