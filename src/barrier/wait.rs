@@ -18,7 +18,8 @@ use crate::update::{Action, DbUpdate, Name, Topic};
 pub struct Barrier {
     /// The number of replicas that have applied the write.
     pub applied: usize,
-    /// The ids of the replicas that were present and have not applied it, in order.
+    /// The ids of the replicas that were present and did not answer that they have applied it, in order. One that hears
+    /// this writer's publisher late or not at all may have applied it all the same.
     pub missing: Vec<Name>,
 }
 
@@ -40,6 +41,9 @@ impl Database {
     /// Waits until every registered replica that holds this topic of the table has applied the write with this version,
     /// or the timeout ends. The wait is for replicas present at its beginning. It ignores those that end meanwhile; a
     /// killed replica counts as present until its registration expires.
+    ///
+    /// This database's publisher asks them. A replica that does not listen to it cannot answer, even if it has found
+    /// the write in the store.
     ///
     /// Replicas without the option `id` are not registered, and are ignored.
     ///

@@ -140,7 +140,7 @@ struct ChangeArgs {
     #[arg(long)]
     no_publish: bool,
     /// Wait at most this long until the registered replicas have applied the change; prints `applied by N of M
-    /// replicas`, and fails if some have not.
+    /// replicas`, and fails if some have not answered so.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -280,7 +280,7 @@ fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration)
         return said;
     }
     let missing: Vec<_> = barrier.missing.iter().map(|id| id.as_str()).collect();
-    let context = format!("not applied within {wait:?} by {}", missing.join(", "));
+    let context = format!("no answer within {wait:?} from {}", missing.join(", "));
     Err(Error::new(ErrorKind::Timeout, context))
 }
 
