@@ -51,6 +51,19 @@ impl Database {
     /// As [`Publisher::send_event`](crate::Publisher::send_event), and the store's errors. Missing replicas are no
     /// error; see [`Barrier::missing`].
     pub fn barrier(&self, table: &str, topic: &Topic, version: u64, timeout: Duration) -> Result<Barrier> {
+        self.barrier_while(table, topic, version, timeout, || true)
+    }
+
+    /// As [`Database::barrier`], for as long as this is true.
+    #[doc(hidden)]
+    pub fn barrier_while(
+        &self,
+        table: &str,
+        topic: &Topic,
+        version: u64,
+        timeout: Duration,
+        go_on: impl Fn() -> bool,
+    ) -> Result<Barrier> {
         let deadline = thread::deadline(timeout);
         let store = self.store();
         let mut waiting = replicas(store, table, topic)?;
@@ -94,7 +107,7 @@ impl Database {
             if let Some(unrenewed) = &mut unrenewed {
                 unrenewed.look(store, late);
             }
-            if waiting.is_empty() || Instant::now() >= deadline {
+            if waiting.is_empty() || Instant::now() >= deadline || !go_on() {
                 if let Some(unrenewed) = &unrenewed {
                     unrenewed.leave(store);
                 }

@@ -310,6 +310,13 @@ impl Replica {
     pub fn verify(&self, timeout: Duration) -> Result<Vec<Difference>> {
         self.holdings.verify(timeout)
     }
+
+    /// [`Replica::verify`] for another thread, which does not keep the replica.
+    #[doc(hidden)]
+    pub fn verifier(&self) -> impl FnOnce(Duration) -> Result<Vec<Difference>> + Send + use<> {
+        let holdings = Arc::clone(&self.holdings);
+        move |timeout| holdings.verify(timeout)
+    }
 }
 
 impl Drop for Replica {

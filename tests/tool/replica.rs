@@ -233,6 +233,28 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
     });
 }
 
+/// The change is stored and published by then.
+#[test]
+fn a_signal_ends_a_wait_for_replicas() {
+    within(3 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        rows.create("a");
+        let stuck = rows.synced("stuck");
+        stuck.signal("STOP");
+        let set = [
+            "db", "set", "--table", "t", "--key", "a", "--value", "2", "--wait", "600",
+        ];
+        let mut writer = Process::start(rows.command(&set));
+        assert_eq!(writer.line(), "set version 2");
+        writer.signal("TERM");
+        let end = writer.end();
+        stuck.signal("CONT");
+        assert_eq!((end.code, end.stdout), (Some(1), Vec::new()), "{}", end.stderr);
+        assert!(end.stderr.contains("a signal came before"), "{}", end.stderr);
+    });
+}
+
 /// Nobody else removes the registration of the last replica.
 #[test]
 fn writers_remove_the_only_replica_once_it_was_killed() {

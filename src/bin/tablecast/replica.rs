@@ -212,7 +212,7 @@ impl Watch<'_> {
                     }
                     if is_synced
                         && std::mem::replace(&mut self.synced, went_back) != went_back
-                        && self.synced(&mut out)?
+                        && self.synced(&mut out, signal)?
                     {
                         return Ok(());
                     }
@@ -244,10 +244,10 @@ impl Watch<'_> {
     }
 
     /// All rows are there; true if that was enough.
-    fn synced(&mut self, out: &mut impl Write) -> Result<bool> {
+    fn synced(&mut self, out: &mut impl Write, signal: &Receiver<()>) -> Result<bool> {
         if self.args.check {
             self.name_empty_tables();
-            return self.compare(out).map(|()| true);
+            return self.compare(out, signal).map(|()| true);
         }
         let rows = self.rows;
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
@@ -267,9 +267,17 @@ impl Watch<'_> {
         }
     }
 
-    fn compare(&mut self, out: &mut impl Write) -> Result<()> {
+    /// Compares on another thread: a signal need not wait for it.
+    fn compare(&mut self, out: &mut impl Write, signal: &Receiver<()>) -> Result<()> {
         let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
-        let differences = self.replica.verify(left.unwrap_or(COMPARISON))?;
+        let (verify, timeout) = (self.replica.verifier(), left.unwrap_or(COMPARISON));
+        let (sender, compared) = bounded(1);
+        // Nobody waits for it at the end.
+        work::start("comparison", move || drop(sender.send(verify(timeout))))?;
+        let differences = select! {
+            recv(compared) -> differences => differences.map_err(|_| work::interrupted())??,
+            recv(signal) -> _ => return interrupted(self.args, self.printed),
+        };
         let mut differing = differences.iter();
         let printed = differing.try_for_each(|row| line(&mut self.columns, out, &Line::Difference(row)));
         let printed = printed.and_then(|()| out.flush()).map_err(output::failed);

@@ -6,8 +6,10 @@ mod subject;
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, TryRecvError, bounded, select};
 use tablecast::store::{Write, Written};
 use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Result, Store};
 
@@ -15,7 +17,7 @@ use crate::input::Stdin;
 use crate::metrics::MetricsArgs;
 use crate::outgoing::Outgoing;
 use crate::terminal::FormatArgs;
-use crate::{args, output, publish, signal};
+use crate::{args, output, publish, signal, work};
 use subject::{RowArgs, about, named_row, open_store, say, table_name};
 
 /// Write and read rows of the database; subscribers are notified of each change.
@@ -243,7 +245,7 @@ impl ChangeArgs {
         let mut write = write;
         write.topic = topic.as_ref();
         // A signal must not interrupt between storing and publishing, or before an unpublished change is undone.
-        let _signal = signal::channel(longest_write(config))?;
+        let signal = signal::channel(longest_write(config))?;
         let named = |e| named_row(write.table, write.key, e);
         if self.no_publish {
             let written = open_store(config).and_then(|store| store.write(&write));
@@ -260,7 +262,7 @@ impl ChangeArgs {
         let said = say(&write, &written);
         // Whether the replicas have applied it does not depend on a reader of the result.
         let applied = match self.wait {
-            Some(wait) => wait_for(&database, write.table, &written, wait).and(said),
+            Some(wait) => wait_for(&database, write.table, written, wait, &signal).and(said),
             None => said,
         };
         drop(database);
@@ -269,8 +271,33 @@ impl ChangeArgs {
 }
 
 /// Waits for the replicas, and prints how many have applied the write.
-fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration) -> Result<()> {
-    let barrier = database.barrier(table, &written.topic, written.version, wait)?;
+fn wait_for(
+    database: &Arc<Database>,
+    table: &str,
+    written: Written,
+    wait: Duration,
+    signal: &Receiver<()>,
+) -> Result<()> {
+    let (database, table) = (Arc::clone(database), table.to_owned());
+    let (sender, answered) = bounded(1);
+    let (running, go_on) = bounded::<()>(0);
+    let ask = move || {
+        let is_running = || go_on.try_recv() == Err(TryRecvError::Empty);
+        let barrier = database.barrier_while(&table, &written.topic, written.version, wait, is_running);
+        // The publisher's end is waited for elsewhere.
+        drop(database);
+        let _ = sender.send(barrier);
+    };
+    work::start("barrier", ask)?;
+    let barrier = select! {
+        recv(answered) -> barrier => barrier.map_err(|_| work::interrupted())??,
+        recv(signal) -> _ => {
+            drop(running);
+            // Unless the store is silent.
+            let _ = answered.recv_timeout(signal::GRACE);
+            return Err(work::interrupted_before("all replicas had answered"));
+        }
+    };
     let said = output::result(&format!(
         "applied by {} of {} replicas",
         barrier.applied,
