@@ -29,8 +29,9 @@ impl Topic {
     /// Prefix of the library's own control topics. U+10FFFF is not a character, so no real topic has it.
     pub(crate) const RESERVED: &str = "\u{10FFFF}tablecast/";
 
-    /// End of the names of Redis' channels for joined updates.
-    pub(crate) const JOINED: &str = "\u{10FFFF}tablecast/joined";
+    /// Prefix of the names of Redis' channels for joined updates. Another one, since access lists let every user have
+    /// the channels of control topics.
+    pub(crate) const JOINED: &str = "\u{10FFFF}joined/";
 
     /// The length that topics of parts of the library may have at least.
     pub(crate) const MAX_OWN: usize = 65_536;
@@ -38,18 +39,18 @@ impl Topic {
     /// A topic of this name.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the name is empty (on ZeroMQ that means "everything"), begins like the library's
-    /// own control topics, or ends like its own channels. Its length is limited where it is used, by the option `max_topic_bytes`.
+    /// [`ErrorKind::InvalidInput`] if the name is empty (on ZeroMQ that means "everything") or begins like the library's
+    /// own channels. Its length is limited where it is used, by the option `max_topic_bytes`.
     pub fn new(name: impl Into<Name>) -> Result<Topic> {
         let name = name.into();
         if name.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "a topic must not be empty"));
         }
-        if name.starts_with(Topic::RESERVED) || name.ends_with(Topic::JOINED) {
+        if name.starts_with(Topic::RESERVED) || name.starts_with(Topic::JOINED) {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 format!(
-                    "topic {:?}: names that begin with {:?} or end with {:?} are reserved",
+                    "topic {:?}: names that begin with {:?} or {:?} are reserved",
                     &*name,
                     Topic::RESERVED,
                     Topic::JOINED

@@ -78,6 +78,13 @@ pub trait Outbound: Send {
         false
     }
 
+    /// True if a send ends with a confirmation, for which it takes a round trip. Then updates that were gathered in a
+    /// burst always get the whole time limit of a send, since with less they would be
+    /// [`ErrorKind::Unconfirmed`], and only those of one topic are gathered at a time. Default: false.
+    fn confirms(&self) -> bool {
+        false
+    }
+
     /// As [`Outbound::send`], for a payload that may be an array of maps. A driver that sees a receiver which
     /// understands one map in a frame only, sends the maps one by one. Default: [`Outbound::send`].
     ///

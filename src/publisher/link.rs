@@ -209,7 +209,7 @@ impl Link {
         let mut sender = self.sending.lock();
         let end = thread::deadline(LAST_CHANCE);
         // Gives up what it cannot send.
-        let _ = self.sending.flush(&mut sender, LAST_CHANCE, true);
+        let _ = sender.flush(LAST_CHANCE, true);
         let trouble = sender.trouble();
         // A goodbye without a receiver would only delay the end.
         let is_alone = self.sending.answer(&mut sender).is_ok()

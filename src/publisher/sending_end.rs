@@ -106,9 +106,18 @@ impl SendingEnd {
         if sender.burst.since().is_none() {
             return Ok(());
         }
-        let flushed = sender.flush(timeout, gives_up);
+        let flushed = sender.flush(self.patience(sender, timeout), gives_up);
         self.active.store(true, Ordering::Release);
         flushed
+    }
+
+    /// The time limit for gathered updates, where there is this much left. A message that has gone out and is not
+    /// confirmed in time is lost, as far as is known.
+    pub(super) fn patience(&self, sender: &Sender, left: Duration) -> Duration {
+        match sender.outbound.confirms() {
+            true => left.max(self.send_timeout),
+            false => left,
+        }
     }
 
     /// Sends a hello.

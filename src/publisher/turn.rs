@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Outbound;
 use crate::update::{DbUpdate, Topic};
 
+use super::burst::Frame;
 use super::numbers::{Opened, Slot};
 use super::sender::Sender;
 use super::sending_end::{HOLD, SendingEnd};
@@ -51,8 +52,11 @@ impl<'a> Turn<'a> {
         } = &mut *self.sender;
         let may_gather = burst.follows(self.now) && burst.is_small(length) && burst.joins() && !*is_unwatched;
         let gathers = may_gather && outbound.takes_joined();
+        let is_of_another = |frame: &Frame| frame.topic != *topic;
         if !gathers
             || burst.is_due(length, gathered.patience(), self.now)
+            // Each frame would take a round trip.
+            || outbound.confirms() && burst.first().is_some_and(is_of_another)
             || burst.overtakes(numbers.frame(topic), update)
         {
             return Ok(self.flush()? && gathers);
@@ -73,7 +77,8 @@ impl<'a> Turn<'a> {
         let limit = self.sending.send_timeout;
         let age = self.now.saturating_duration_since(since);
         let gives_up = self.left >= limit || age >= self.sender.gathered.patience() + limit;
-        let sent = self.sender.flush(self.left, gives_up);
+        let timeout = self.sending.patience(&self.sender, self.left);
+        let sent = self.sender.flush(timeout, gives_up);
         self.left = self.left.saturating_sub(begun.elapsed());
         self.now = clock::now();
         sent?;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tablecast::config::JoinFrames;
 use tablecast::drivers::redis::RedisOptions;
-use tablecast::{Action, DbUpdate, Publisher, Topic};
+use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Topic};
 
 use crate::common::{eventually, within};
 use crate::process::{Process, python};
-use crate::rig::{LONG, Rig, topic};
+use crate::proxy::{Fault, Proxy};
+use crate::rig::{LONG, Rig, send, topic};
 use crate::servers::Server;
-use crate::{driver, options, publisher, subscriber, syncs, with};
+use crate::{SECOND, driver, options, publisher, sending, subscriber, syncs, with};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -20,7 +21,7 @@ import msgpack, redis, sys
 
 port, how = sys.argv[1].split()
 channel = redis.Redis(host="127.0.0.1", port=int(port)).pubsub()
-(channel.psubscribe if how == "pattern" else channel.subscribe)("tenant?" if how == "pattern" else "tenant1")
+(channel.psubscribe if how == "pattern" else channel.subscribe)("tenant*" if how == "pattern" else "tenant1")
 assert channel.get_message(timeout=10)["type"].endswith("subscribe")
 print("ready", flush=True)
 key = None
@@ -174,16 +175,16 @@ fn a_forgotten_script_costs_no_update() {
 fn topics_come_and_go_with_both_channels() {
     within(LIMIT, || {
         let server = Server::start();
-        let joined = |name: &str| format!("{name}\u{10FFFF}tablecast/joined");
+        let joined = |name: &str| format!("\u{10FFFF}joined/{name}");
         let channels = |name: &str| {
             let (_, one, _, two): (String, i64, String, i64) = server.ask(&["PUBSUB", "NUMSUB", name, &joined(name)]);
             (one, two)
         };
         for (rights, of_t2) in [
             (&["&*"][..], (1, 1)),
-            (&["&t1*", "&t2"], (1, 0)),
-            (&["&t1", "&t2*"], (1, 0)),
-            (&["&t1*"], (0, 0)),
+            (&["&t1", "&t2", "&\u{10FFFF}joined/t1"], (1, 0)),
+            (&["&t1", "&t2", "&\u{10FFFF}joined/t2"], (1, 0)),
+            (&["&t1", "&\u{10FFFF}joined/t1"], (0, 0)),
         ] {
             let words = [
                 "ACL",
@@ -258,6 +259,90 @@ fn single_updates_are_joined_in_a_burst() {
             let stats = rig.subscriber.stats();
             let is_less = stats.received - stats.hellos < 500;
             assert_eq!(is_less, is_joined, "{join_frames}: {stats:?}");
+        }
+    });
+}
+
+/// What was accepted has the time limit of a send, though another thread sends it.
+#[test]
+fn the_end_of_a_burst_waits_for_a_slow_server() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let rig = subscriber(&driver(&server.address()));
+        rig.listen(&["D"], &server.address());
+        let proxy = Proxy::to(server.port());
+        let publisher = publisher(&driver(&proxy.address()));
+        for number in 0..1560 {
+            if number == 1500 {
+                // From now on a round trip takes longer than a try without waiting.
+                proxy.set(Fault::Delay(Duration::from_millis(75)));
+            }
+            send(&publisher, "D", &number.to_string());
+        }
+        for number in 0..1560 {
+            assert_eq!(rig.next_key(), number.to_string());
+        }
+        let stats = rig.subscriber.stats();
+        assert!(stats.received - stats.hellos < 1560, "a burst");
+        assert_eq!(publisher.stats().lost, 0);
+        syncs(&rig, &["connected"]);
+    });
+}
+
+/// Each message takes a round trip, so those of many topics together would take longer than a send may.
+#[test]
+fn a_burst_on_many_topics_fails_no_send() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let topics: Vec<_> = (0..40).map(|number| format!("topic{number}")).collect();
+        let names: Vec<_> = topics.iter().map(String::as_str).collect();
+        let rig = subscriber(&driver(&server.address()));
+        rig.listen(&names, &server.address());
+        let proxy = Proxy::to(server.port());
+        proxy.set(Fault::Delay(Duration::from_millis(40)));
+        let options = PublisherOptions {
+            send_timeout: 2 * SECOND,
+            ..sending()
+        };
+        let publisher = Publisher::new(&*driver(&proxy.address()), options).unwrap();
+        for round in 0..2 {
+            for name in &names {
+                send(&publisher, name, &format!("{name}/{round}"));
+            }
+        }
+        for round in 0..2 {
+            for name in &names {
+                assert_eq!(rig.next_key(), format!("{name}/{round}"));
+            }
+        }
+        assert_eq!(publisher.stats().lost, 0);
+    });
+}
+
+/// Found out once: not with every burst, which would go out twice and cost the connection.
+#[test]
+fn a_server_without_a_command_is_sent_one_map_a_message() {
+    within(LIMIT, || {
+        for command in ["MULTI", "EXEC", "EVALSHA"] {
+            let server = Server::with(&["--rename-command", command, ""]);
+            let driver = driver(&server.address());
+            let rig = subscriber(&driver);
+            rig.listen(&["tenant1"], &server.address());
+            let publisher = publisher(&driver);
+            for name in ["one", "two", "three"] {
+                let messages = messages_per_batch(&rig, &publisher, name);
+                assert!(
+                    name == "one" || messages[1..] == [10, 10, 10],
+                    "{command}: {messages:?}"
+                );
+            }
+            let stats: String = server.ask(&["INFO", "stats"]);
+            let connections = stats
+                .lines()
+                .find_map(|line| line.strip_prefix("total_connections_received:"));
+            let connections: u32 = connections.unwrap().parse().unwrap();
+            assert!(connections < 12, "{command}: {connections}");
+            nothing_else_came(&rig, &publisher);
         }
     });
 }

@@ -18,8 +18,6 @@ pub(super) struct Audience {
     is_known: bool,
     /// Topics that only this library's subscribers heard when this was last asked.
     ours: HashSet<Vec<u8>>,
-    /// The last answer, whatever its topic.
-    was_ours: bool,
     asked: Option<Instant>,
 }
 
@@ -49,14 +47,13 @@ impl Audience {
         Audience {
             is_known,
             ours: HashSet::new(),
-            was_ours: false,
             asked: None,
         }
     }
 
-    /// True if it is worth while to join updates.
-    pub(super) fn was_ours(&self) -> bool {
-        self.was_ours
+    /// True if it is worth while to join updates, of some topic.
+    pub(super) fn has_ours(&self) -> bool {
+        !self.ours.is_empty()
     }
 
     /// Asks for the subscribers of this topic, if that is due: always with a burst. There is one answer.
@@ -100,20 +97,22 @@ impl Audience {
 
     /// Takes the answer. Returns true if only this library's subscribers hear the topic.
     pub(super) fn answered(&mut self, topic: &[u8], answer: &Value) -> bool {
-        self.was_ours = *answer == Value::Int(1);
+        let is_ours = *answer == Value::Int(1);
         // The user may not ask; or the server has forgotten the script, and is asked again.
         if let Value::ServerError(why) = answer {
             self.is_known &= why.code() == "NOSCRIPT";
         }
-        if !self.was_ours {
+        if !is_ours {
             self.ours.remove(topic);
         } else if !self.ours.contains(topic) {
-            if self.ours.len() == TOPICS {
-                self.ours.clear();
+            // Any one of them: it is asked about again.
+            let one = self.ours.iter().next().filter(|_| self.ours.len() == TOPICS);
+            if let Some(one) = one.cloned() {
+                self.ours.remove(&one);
             }
             self.ours.insert(topic.to_vec());
         }
-        self.was_ours
+        is_ours
     }
 }
 
@@ -143,6 +142,6 @@ mod tests {
         for topic in 0..3 * TOPICS {
             audience.answered(topic.to_string().as_bytes(), &OURS);
         }
-        assert!(audience.ours.len() <= TOPICS);
+        assert_eq!(audience.ours.len(), TOPICS);
     }
 }

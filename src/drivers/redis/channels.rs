@@ -3,18 +3,18 @@
 
 use crate::update::Topic;
 
-/// The channel of a topic for messages of one map each has the topic's name; that for joined updates has the same name
-/// and this behind it. So an access list that names a topic lets nobody read another one.
+/// The channel of a topic for messages of one map each has the topic's name; that for joined updates has this before the
+/// name. So it belongs to no pattern for topics, and an access list can name it for each topic.
 const JOINED: &[u8] = Topic::JOINED.as_bytes();
 
 /// The channel for joined updates of this topic; control topics have none.
 pub(super) fn for_joined(topic: &[u8]) -> Option<Vec<u8>> {
-    (!Topic::is_own(topic)).then(|| [topic, JOINED].concat())
+    (!Topic::is_own(topic)).then(|| [JOINED, topic].concat())
 }
 
 /// The topic of a channel of either kind.
 pub(super) fn topic_of(channel: &[u8]) -> &[u8] {
-    channel.strip_suffix(JOINED).unwrap_or(channel)
+    channel.strip_prefix(JOINED).unwrap_or(channel)
 }
 
 #[cfg(test)]

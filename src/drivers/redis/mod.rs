@@ -41,8 +41,8 @@ use outbound::RedisOutbound;
 /// `CLUSTER INFO`. Without the last two it works, but is spread only over the given nodes, and does not notice that a
 /// node is cut off from its cluster. If two addresses are one server, `INFO`, or else `EVAL` and `EVALSHA`, shows that
 /// they are no two masters. To join updates ([`JoinFrames::Auto`](crate::config::JoinFrames::Auto)), a publisher needs
-/// `EVAL`, `EVALSHA`, `PUBSUB`, `INFO`, `MULTI` and `EXEC`, and all need the channels that are named as the topics, with U+10FFFF and
-/// `tablecast/joined` behind them. The other channels are the topics, and the library's own, whose names begin with
+/// `EVAL`, `EVALSHA`, `PUBSUB`, `INFO`, `MULTI` and `EXEC`, and all need the channels that are named as the topics, with
+/// U+10FFFF and `joined/` before them. The other channels are the topics, and the library's own, whose names begin with
 /// U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {

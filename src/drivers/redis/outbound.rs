@@ -109,8 +109,12 @@ impl Outbound for RedisOutbound {
         match self.joins {
             JoinFrames::Always => true,
             JoinFrames::Never => false,
-            JoinFrames::Auto => self.link.as_ref().is_some_and(|link| link.audience.was_ours()),
+            JoinFrames::Auto => self.link.as_ref().is_some_and(|link| link.audience.has_ours()),
         }
+    }
+
+    fn confirms(&self) -> bool {
+        true
     }
 
     fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
@@ -185,11 +189,14 @@ impl RedisOutbound {
             self.link = Some(link);
             return Ok(reached);
         }
-        let is_denied = |reply: &Value| match reply {
-            Value::ServerError(why) => refused(link.conn.node(), why).kind() == ErrorKind::Denied,
+        // The user may not do it, or the server does not know it.
+        let is_final = |reply: &Value| match reply {
+            Value::ServerError(why) => {
+                why.code() == "ERR" || refused(link.conn.node(), why).kind() == ErrorKind::Denied
+            }
             _ => false,
         };
-        if replies.iter().any(is_denied) {
+        if replies.iter().any(is_final) {
             self.joins = JoinFrames::Never;
         }
         // Without the right to begin a transaction, what follows was done at once.
