@@ -129,7 +129,7 @@ mod tests {
             let is_ours = audience.answered(b"D", &Value::Int(answer));
             assert_eq!(is_ours, answer == 1);
             assert_eq!(
-                (audience.ours.contains(&b"D"[..]), audience.was_ours()),
+                (audience.ours.contains(&b"D"[..]), audience.has_ours()),
                 (is_ours, is_ours)
             );
         }

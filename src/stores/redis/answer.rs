@@ -73,7 +73,10 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         0 | 4 | 5 => {}
         1 => return Err(write.already_exists()),
         2 | NO_TABLE => return Err(write.not_found()),
-        3 => return Err(write.conflict()),
+        3 => {
+            let version = unsigned(answer.next()).ok();
+            return Err(version.map_or_else(|| write.conflict(), |version| write.conflict_with(version)));
+        }
         8 => return Err(refused(&text(answer.next())?)),
         _ => return Err(undecided(outcome, write.table)),
     }

@@ -47,7 +47,7 @@ elseif not packed or (topic ~= '' and topic ~= of_topic) then
     return {(exists or deletes) and 2 or 9}
 end
 if wanted ~= '' and tonumber(wanted) ~= version then
-    return {3}
+    return {3, version}
 end
 
 local before = false
