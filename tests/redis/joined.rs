@@ -1,10 +1,12 @@
 //! Joined updates, which only this library's subscribers are sent: other clients come, go and hide, and lose nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::config::JoinFrames;
 use tablecast::drivers::redis::RedisOptions;
+use tablecast::transport::Driver;
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Topic};
 
 use crate::common::{eventually, within};
@@ -38,6 +40,13 @@ fn send_batch(publisher: &Publisher, keys: &[String]) {
     publisher.send_batch(&topic("tenant1"), &updates).unwrap();
 }
 
+/// A subscriber that listens to `tenant1`, and a publisher.
+fn pair(server: &Server, driver: &Arc<dyn Driver>) -> (Rig, Publisher) {
+    let rig = subscriber(driver);
+    rig.listen(&["tenant1"], &server.address());
+    (rig, publisher(driver))
+}
+
 /// Sends batches of ten; returns how many messages of updates the subscriber received for each.
 fn messages_per_batch(rig: &Rig, publisher: &Publisher, name: &str) -> Vec<u64> {
     let received = || {
@@ -66,10 +75,7 @@ fn updates_are_joined_until_another_client_comes_and_again_when_it_has_gone() {
     within(LIMIT, || {
         for how in ["channel", "pattern"] {
             let server = Server::start();
-            let driver = driver(&server.address());
-            let rig = subscriber(&driver);
-            rig.listen(&["tenant1"], &server.address());
-            let publisher = publisher(&driver);
+            let (rig, publisher) = pair(&server, &driver(&server.address()));
             // The first batch asks.
             assert_eq!(messages_per_batch(&rig, &publisher, "alone"), [10, 1, 1, 1]);
 
@@ -101,10 +107,7 @@ fn updates_are_joined_until_another_client_comes_and_again_when_it_has_gone() {
 fn a_client_at_a_replica_is_sent_one_map_a_message() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = driver(&server.address());
-        let rig = subscriber(&driver);
-        rig.listen(&["tenant1"], &server.address());
-        let publisher = publisher(&driver);
+        let (rig, publisher) = pair(&server, &driver(&server.address()));
         assert_eq!(messages_per_batch(&rig, &publisher, "alone"), [10, 1, 1, 1]);
 
         let replica = Server::with(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
@@ -145,10 +148,7 @@ fn few_rights_cost_no_update() {
                 user: "few".into(),
                 ..options()
             };
-            let driver = with(&server.address(), options);
-            let rig = subscriber(&driver);
-            rig.listen(&["tenant1"], &server.address());
-            let publisher = publisher(&driver);
+            let (rig, publisher) = pair(&server, &with(&server.address(), options));
             assert_eq!(messages_per_batch(&rig, &publisher, "few")[3], messages, "{rights:?}");
             nothing_else_came(&rig, &publisher);
         }
@@ -160,10 +160,7 @@ fn few_rights_cost_no_update() {
 fn a_forgotten_script_costs_no_update() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = driver(&server.address());
-        let rig = subscriber(&driver);
-        rig.listen(&["tenant1"], &server.address());
-        let publisher = publisher(&driver);
+        let (rig, publisher) = pair(&server, &driver(&server.address()));
         assert_eq!(messages_per_batch(&rig, &publisher, "before"), [10, 1, 1, 1]);
         let () = server.ask(&["SCRIPT", "FLUSH"]);
         assert_eq!(messages_per_batch(&rig, &publisher, "after")[2..], [1, 1]);
@@ -325,10 +322,7 @@ fn a_server_without_a_command_is_sent_one_map_a_message() {
     within(LIMIT, || {
         for command in ["MULTI", "EXEC", "EVALSHA"] {
             let server = Server::with(&["--rename-command", command, ""]);
-            let driver = driver(&server.address());
-            let rig = subscriber(&driver);
-            rig.listen(&["tenant1"], &server.address());
-            let publisher = publisher(&driver);
+            let (rig, publisher) = pair(&server, &driver(&server.address()));
             for name in ["one", "two", "three"] {
                 let messages = messages_per_batch(&rig, &publisher, name);
                 assert!(
