@@ -442,12 +442,14 @@ impl Cluster {
         tell(to);
         let masters = self.masters();
         let is_wrong = |node: &&Server| node.owner(number) != Some(to.port);
-        // If it moved on before all nodes know of it, two nodes might each take the other for its owner.
+        // If it moved on before all nodes know of it, two nodes might each take the other for its owner; and a node
+        // that knew the owner, but not the epoch that it won with, might still take an old claim for news.
         eventually(LONG, || {
-            // Redis 7.0 may take an old claim for news, even the new owner, and then never settles it: told again.
+            // Redis 7.0 may do so, even the new owner, and then never settles it: told again.
             let wrong = masters.iter().map(|&master| &self.nodes[master]).filter(is_wrong);
             wrong.for_each(tell);
-            !self.nodes.iter().any(|node| is_wrong(&node))
+            let epochs: BTreeSet<_> = self.nodes.iter().map(Server::epochs).collect();
+            epochs.len() == 1 && !self.nodes.iter().any(|node| is_wrong(&node))
         });
     }
 
@@ -533,6 +535,14 @@ impl Server {
         });
         let range = ranges.into_iter().find(|range| (range.0..=range.1).contains(&slot))?;
         Some(range.2.1)
+    }
+
+    /// The masters' ids and epochs, as this node knows them.
+    fn epochs(&self) -> Option<BTreeSet<(String, String)>> {
+        let nodes: String = self.try_ask(&["CLUSTER", "NODES"]).ok()?;
+        let masters = nodes.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let masters = masters.filter(|fields| fields[2].contains("master"));
+        Some(masters.map(|fields| (fields[0].into(), fields[6].into())).collect())
     }
 
     pub(crate) fn role(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -130,9 +131,10 @@ fn under_load(cluster: &mut Cluster, fault: impl FnOnce(&mut Cluster)) -> Vec<Lo
             })
             .collect();
         pass(SECOND);
-        fault(cluster);
+        let fault = catch_unwind(AssertUnwindSafe(|| fault(cluster)));
         pass(SECOND);
         stop.store(true, Ordering::Relaxed);
+        fault.unwrap_or_else(|panic| resume_unwind(panic));
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     cluster.await_ok();
