@@ -1,5 +1,6 @@
 //! A store and a publisher together: every write is stored, then published.
 
+mod guess;
 mod rows;
 
 use std::hash::{BuildHasher, RandomState};
@@ -12,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
 use crate::store::{Announcer, Store, Write, WriteOp, Written};
 use crate::update::{Action, DbUpdate, Topic};
+
+use guess::Guess;
 
 pub use crate::table::Entry;
 pub use rows::Rows;
@@ -78,7 +81,7 @@ pub struct Database {
     address: Option<String>,
     options: DatabaseOptions,
     /// Held while a row is stored and published; several rows share a lock.
-    turns: [Mutex<()>; 64],
+    turns: [Mutex<Guess>; 64],
     hasher: RandomState,
 }
 
@@ -91,7 +94,7 @@ impl Database {
             address: publisher.address(),
             publisher,
             options,
-            turns: [const { Mutex::new(()) }; 64],
+            turns: [const { Mutex::new(Guess::new()) }; 64],
             hasher: RandomState::new(),
         }
     }
@@ -107,9 +110,9 @@ impl Database {
     }
 
     /// Makes one write and publishes it with this priority. A write that changes nothing is not published; it fails if
-    /// nothing can be, since another process may have to undo what it has found ([`Write::unless_equal`]). A set or
-    /// delete that does not name the row's topic reads the row first; one that names it takes a single round trip if
-    /// the store publishes by itself.
+    /// nothing can be, since another process may have to undo what it has found ([`Write::unless_equal`]). A write
+    /// takes a single round trip if the store publishes by itself. A set or delete that does not name the row's topic
+    /// reads the row first to learn it, until two such rows in a row had the same; and where that was wrong.
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
@@ -123,7 +126,7 @@ impl Database {
     }
 
     fn write_in_turn(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
-        let _turn = self.turn(write)?;
+        let mut turn = self.turn(write)?;
         let announcer = self
             .address
             .as_deref()
@@ -144,8 +147,16 @@ impl Database {
             (None, WriteOp::Create(_)) => make(&Topic::ALL),
             // Known before the write: afterwards the row may be gone, or the store away, and yet it has to be told.
             (None, WriteOp::Set(_) | WriteOp::Delete) => {
+                if let Some(topic) = turn.topic() {
+                    match make(&topic) {
+                        // Or its topic is another one.
+                        Err(e) if e.kind() == ErrorKind::NotFound => {}
+                        result => return result,
+                    }
+                }
                 for _ in 0..TRIES {
                     let topic = self.store.get(write.table, write.key, None)?.topic;
+                    turn.learn(&topic);
                     match make(&topic) {
                         // Another writer may have created it again with another topic.
                         Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -158,7 +169,7 @@ impl Database {
     }
 
     /// Waits until no other thread writes the row.
-    fn turn(&self, write: &Write<'_>) -> Result<MutexGuard<'_, ()>> {
+    fn turn(&self, write: &Write<'_>) -> Result<MutexGuard<'_, Guess>> {
         let hash = self.hasher.hash_one((write.table, write.key));
         let turn = &self.turns[hash as usize % self.turns.len()];
         turn.try_lock_for(self.options.timeout).ok_or_else(|| {

@@ -35,8 +35,8 @@ impl Database {
 
 impl<'a, T> Rows<'a, T> {
     /// Restricts the calls to this topic: created rows get it, and rows of other topics are not found. Default: rows of
-    /// all topics, and [`Topic::ALL`] for created rows; `set`, `put` and `delete` then read the row first, to learn its
-    /// topic, which on Redis is one round trip more.
+    /// all topics, and [`Topic::ALL`] for created rows; `set`, `put` and `delete` then learn the row's topic as
+    /// [`Database::write`] does, which may take a read more.
     pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {
         self.topic = Some(topic.clone());
         self

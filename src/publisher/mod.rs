@@ -288,6 +288,8 @@ impl Publisher {
         let written = self.store(topic, update.timestamp, buf, hole, write);
         let counter = match &written {
             Ok(written) => written.changed.then_some(&self.sent),
+            // The store refused the write; the update is not to blame.
+            Err(e) if e.is_overtaken() => None,
             Err(_) => Some(&self.failed),
         };
         if let Some(counter) = counter {

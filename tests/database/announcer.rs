@@ -1,13 +1,14 @@
 //! A store that publishes what it writes: here in memory, through the driver of its subscribers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use tablecast::codec::Codec;
 use tablecast::drivers::memory::MemoryDriver;
-use tablecast::store::{Announcement, Announcer, Store, Write, Written};
+use tablecast::store::{Announcement, Announcer, Row, Store, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::{Driver, Outbound};
 use tablecast::{Database, DatabaseOptions, ErrorKind, Publisher, PublisherOptions, Result, SyncReason, Topic};
@@ -22,6 +23,8 @@ const ADDRESS: &str = "memory://network";
 /// Stores and publishes under one lock.
 struct Both {
     rows: MemoryStore,
+    /// Rows read.
+    reads: AtomicUsize,
     outbound: Mutex<Box<dyn Outbound>>,
     /// The next answer is lost.
     is_cut: Mutex<bool>,
@@ -65,7 +68,12 @@ impl Store for Both {
         panic!("stored without being published");
     }
 
-    pass_on!(|this| this.rows; get page_of_entries page_of_keys create_table delete_table allocate_unique_key);
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.rows.get(table, key, topic)
+    }
+
+    pass_on!(|this| this.rows; page_of_entries page_of_keys create_table delete_table allocate_unique_key);
 }
 
 /// A database over such a store, its subscriber, and the gate of the slow table.
@@ -74,6 +82,7 @@ fn open(options: PublisherOptions) -> (Database, Arc<Both>, Rig, Sender<()>) {
     let (open, gate) = bounded(0);
     let store = Arc::new(Both {
         rows: MemoryStore::new(),
+        reads: AtomicUsize::new(0),
         outbound: Mutex::new(driver.outbound().unwrap()),
         is_cut: Mutex::new(false),
         gate,
@@ -191,4 +200,29 @@ fn one_step_in_json() {
 #[test]
 fn one_step_in_messagepack() {
     within(Duration::from_secs(30), || with_codec(Codec::MessagePack));
+}
+
+/// A write that names no topic reads the row, until two in a row had the same topic, and where that was wrong.
+#[test]
+fn a_topic_is_guessed() {
+    within(Duration::from_secs(30), || {
+        let (database, store, rig, _) = open(PublisherOptions::default());
+        let tenant = topic("tenant");
+        let write = |write: Write<'_>, told: &str, reads: usize| {
+            database.write(&write, 0).unwrap();
+            assert_eq!(rig.next().topic.as_str(), told);
+            assert_eq!(store.reads.swap(0, Ordering::Relaxed), reads);
+        };
+        write(Write::create("t", "a", "0").topic(&tenant), "tenant", 0);
+        for (value, reads) in [("1", 1), ("2", 1), ("3", 0), ("4", 0)] {
+            write(Write::set("t", "a", value), "tenant", reads);
+        }
+        write(Write::delete("t", "a"), "tenant", 0);
+        write(Write::create("t", "a", "0"), "D", 0);
+        for (value, reads) in [("1", 1), ("2", 1), ("3", 0)] {
+            write(Write::set("t", "a", value), "D", reads);
+        }
+        let stats = database.publisher().stats();
+        assert_eq!((stats.sent, stats.failed), (10, 0));
+    });
 }
