@@ -82,6 +82,14 @@ impl Rig {
         self.syncs.recv_timeout(LONG).expect("no sync event came")
     }
 
+    /// The next sync event except `unproven`, which comes at any time if a publisher's answer is late or a loss was
+    /// recent.
+    #[track_caller]
+    pub(crate) fn next_certain_sync(&self) -> SyncReason {
+        let mut reasons = std::iter::repeat_with(|| self.next_sync());
+        reasons.find(|reason| reason.as_str() != "unproven").unwrap()
+    }
+
     /// Checks that the next update is the one with this key, which `send` sends. A connection keeps the order, so
     /// nothing else can still be on its way.
     #[track_caller]
