@@ -21,8 +21,15 @@ pub(super) fn is_hidden(option: &OptionDoc, value: &str) -> bool {
     }
 }
 
+/// The error of a value that the option does not accept.
 pub(super) fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
-    described(option, value, source, matches!(source, Source::File(_)))
+    let is_text = matches!(option.toml_type, "string" | "array");
+    match source {
+        Source::File(_) if is_text => described(option, value, source, true),
+        // As the file has it.
+        Source::File(_) => described(option, value.trim_matches('"'), source, false),
+        _ => described(option, value, source, false),
+    }
 }
 
 /// The error of a value that has another type than the option.
@@ -70,10 +77,15 @@ pub(super) fn unknown(spelled: &str, source: Source<'_>) -> Error {
     Error::new(ErrorKind::Config, context)
 }
 
-pub(super) fn unknown_section(name: &str, file: &str) -> Error {
-    let context = format!(
-        "unknown section [{name}] in file {file}: in a file with other sections, put the options into [{SECTION}]"
-    );
+/// The error of a section in a file whose `sections` do not include the one for options.
+pub(super) fn unknown_section<'a>(name: &str, mut sections: impl Iterator<Item = &'a str>, file: &str) -> Error {
+    let misspelled = sections.find(|section| distance(section, SECTION) <= 3);
+    let context = match misspelled {
+        Some(misspelled) => format!("unknown section [{misspelled}] in file {file}; did you mean [{SECTION}]?"),
+        None => format!(
+            "unknown section [{name}] in file {file}: in a file with other sections, put the options into [{SECTION}]"
+        ),
+    };
     Error::new(ErrorKind::Config, context)
 }
 

@@ -149,7 +149,10 @@ impl Config {
         let mut names = Vec::new();
         for (key, value) in table {
             let option = find(key).ok_or_else(|| match (value.is_table(), source) {
-                (true, Source::File(name)) => unknown_section(key, name),
+                (true, Source::File(name)) => {
+                    let sections = table.iter().filter(|(_, value)| value.is_table());
+                    unknown_section(key, sections.map(|(section, _)| section.as_str()), name)
+                }
                 _ => unknown(key, source),
             })?;
             let text = toml_text(option, value).ok_or_else(|| wrong_type(option, &value.to_string(), source))?;
@@ -246,6 +249,7 @@ impl Config {
     }
 
     /// Returns all options as the Markdown table of the page of options.
+    #[doc(hidden)]
     pub fn options_table() -> String {
         let mut table = "| option | default | unit | accepts | meaning |\n|---|---|---|---|---|\n".to_owned();
         for option in OPTIONS {

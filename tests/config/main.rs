@@ -181,6 +181,10 @@ fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
     }
     let port = Config::from_toml("publisher_port = 65536", "/etc/x.toml");
     assert_error(port, &["publisher_port", "65536", "/etc/x.toml", "0 to 65535"]);
+    let port = Config::from_toml("publisher_port = 70000", "x.toml").unwrap_err();
+    let expected =
+        "configuration: option publisher_port in file x.toml: expected a whole number from 0 to 65535, got 70000";
+    assert_eq!(port.to_string(), expected);
     let linger = Config::from_toml("linger_ms = 60001", "x.toml");
     assert_error(
         linger,
@@ -288,6 +292,10 @@ fn a_file_may_hold_the_options_of_the_program_as_well() {
     assert_error(
         Config::from_toml(outside, "x.toml"),
         &["option publisher_port stands outside [tablecast] in file x.toml; move it there"],
+    );
+    assert_error(
+        Config::from_toml("[agent]\nthreads = 4\n[tablecats]\ncodec = 'json'", "x.toml"),
+        &["unknown section [tablecats] in file x.toml; did you mean [tablecast]?"],
     );
     // Without the section the whole file is tablecast's.
     assert_error(
