@@ -21,14 +21,14 @@ use crate::error::Result;
 use crate::identity::{new_epoch, unique_id};
 use crate::publisher::{Link, LinkOptions};
 use crate::thread::{self, Thread};
-use crate::transport::{Driver, Wake};
+use crate::transport::{Driver, Inbound, Wake};
 pub use options::{ServiceOptions, ServiceStats};
 use progress::Progress;
 use relay::Relay;
 
-/// Passes on frames from the processes of this host to the network, without looking into them.
+/// Forwards frames from the processes of this host to the network, without decoding them.
 ///
-/// It runs on a thread of its own from the moment it is made; dropping it stops it.
+/// It runs on a thread of its own from its creation; dropping it stops it.
 pub struct Service {
     relay: Arc<Relay>,
     address: Option<String>,
@@ -42,7 +42,7 @@ pub struct Service {
 const DRAIN: Duration = Duration::from_millis(200);
 
 impl Service {
-    /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
+    /// Binds both ends and begins to forward: when this returns, processes and subscribers can connect.
     ///
     /// # Errors
     /// [`ErrorKind::AddressInUse`] if another service is there, and the errors of the drivers.
@@ -52,9 +52,24 @@ impl Service {
         network: &dyn Driver,
         options: ServiceOptions,
     ) -> Result<Service> {
-        let (mut inbound, wake) = multiproc.inbound()?;
         // The local end first: where another service runs, this is what finds out.
+        let local = Service::bind_local(multiproc, socket)?;
+        Service::begin(local, network, options)
+    }
+
+    /// Binds the end that the processes of the host send to.
+    pub(crate) fn bind_local(multiproc: &dyn Driver, socket: &str) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        let (mut inbound, wake) = multiproc.inbound()?;
         inbound.connect(socket)?;
+        Ok((inbound, wake))
+    }
+
+    /// Binds the end that subscribers connect to, and begins to pass on to it.
+    pub(crate) fn begin(
+        (mut inbound, wake): (Box<dyn Inbound>, Arc<dyn Wake>),
+        network: &dyn Driver,
+        options: ServiceOptions,
+    ) -> Result<Service> {
         let encoder = Encoder::new(options.codec, unique_id(), new_epoch());
         let link_options = LinkOptions {
             hello_interval: options.hello_interval,
@@ -93,7 +108,7 @@ impl Service {
         })
     }
 
-    /// The address that subscribers connect to; a port of 0 is resolved.
+    /// Returns the address that subscribers connect to; a port of 0 is resolved.
     pub fn address(&self) -> Option<String> {
         self.address.clone()
     }
@@ -129,7 +144,7 @@ impl Service {
         self.relay.progress.is_sending(limit, Instant::now()) || responded
     }
 
-    /// Counts since the start.
+    /// Returns the counts since the start.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats {
             forwarded: self.relay.forwarded.get(),

@@ -518,7 +518,7 @@ fn a_folder_that_is_not_writable() {
         lock(0o700);
         match started {
             Ok(_) => assert!(writable),
-            Err(error) => assert_eq!((error.kind(), writable), (ErrorKind::Io, false)),
+            Err(error) => assert_eq!((error.kind(), writable), (ErrorKind::Denied, false)),
         }
     });
 }
@@ -538,6 +538,11 @@ fn opens_as_the_options_say() {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o700);
+        let second = Node::open(&config).unwrap().service().unwrap_err().to_string();
+        assert!(
+            second.contains("option publisher_multiproc_socket: ") && !second.contains("publisher_port"),
+            "{second}"
+        );
         let rig = rig(&service.address().unwrap());
         let publisher = node.publisher().unwrap();
         rig.only("1", || send(&publisher, "D", "1"));

@@ -151,11 +151,9 @@ impl Node {
             hook: self.hook.clone(),
             ..config.into()
         };
-        let service = Service::start(&*multiproc, &config.multiproc_address(), &*network, options).map_err(|e| {
-            let socket = &config.publisher_multiproc_socket;
-            let context = format!("{}, publisher_multiproc_socket {socket:?}", config.where_bound());
-            e.context(context)
-        })?;
+        let local = Service::bind_local(&*multiproc, &config.multiproc_address());
+        let local = local.map_err(|e| e.context("option publisher_multiproc_socket"))?;
+        let service = Service::begin(local, &*network, options).map_err(|e| e.context(config.where_bound()))?;
         self.begin_monitors(&*multiproc)?;
         self.register(service.address())?;
         let service = Arc::new(service);
