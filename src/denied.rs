@@ -14,7 +14,7 @@ pub(crate) fn owner(path: &Path) -> Option<String> {
         _ => "file",
     };
     Some(format!(
-        "permission denied: the {what} {} belongs to user {} and group {}, with mode {:o}",
+        "the {what} {} belongs to user {} and group {}, with mode {:o}",
         path.display(),
         it.uid(),
         it.gid(),

@@ -149,7 +149,6 @@ impl Error {
     }
 
     /// The same text as an error of another kind.
-    #[cfg(feature = "redis")]
     pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Error {
         self.0.kind = kind;
         self

@@ -29,7 +29,8 @@ impl Config {
     /// it. With `create`, makes it if it is missing, for this user alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] with the folder and what is wrong with it.
+    /// [`ErrorKind::Denied`] if a permission is missing, otherwise [`ErrorKind::Io`], with the folder and what is wrong
+    /// with it.
     pub fn check_socket_folder(&self, create: bool) -> Result<()> {
         let socket = &self.publisher_multiproc_socket;
         let folder = match socket.parent() {
@@ -44,15 +45,19 @@ impl Config {
             );
             Error::new(ErrorKind::Io, context)
         };
+        let fail_by = |what: &str, e: io::Error| match e.kind() {
+            io::ErrorKind::PermissionDenied => fail(what).of_kind(ErrorKind::Denied).with_source(e),
+            _ => fail(what).with_source(e),
+        };
         if create {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|e| fail("cannot be made").with_source(e))?;
+            made.map_err(|e| fail_by("cannot be made", e))?;
         }
         let metadata = match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => metadata,
             Ok(_) => return Err(fail("is not a folder")),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(fail("does not exist")),
-            Err(e) => return Err(fail("cannot be examined").with_source(e)),
+            Err(e) => return Err(fail_by("cannot be examined", e)),
         };
         // In a folder where all users may create folders, another user may have made this one to intercept the
         // messages.
@@ -62,7 +67,7 @@ impl Config {
         {
             return Err(fail("belongs to another user"));
         }
-        try_write(folder).map_err(|e| fail("is not writable").with_source(e))
+        try_write(folder).map_err(|e| fail_by("is not writable", e))
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn zmq_error(e: zmq::Error, context: String) -> Error {
         zmq::Error::EADDRINUSE => ErrorKind::AddressInUse,
         zmq::Error::EINVAL | zmq::Error::ENODEV | zmq::Error::ENAMETOOLONG => ErrorKind::InvalidInput,
         zmq::Error::EPROTONOSUPPORT | zmq::Error::ENOTSUP | zmq::Error::ENOCOMPATPROTO => ErrorKind::Unsupported,
-        zmq::Error::EACCES | zmq::Error::ENOENT => ErrorKind::Io,
+        zmq::Error::EACCES => ErrorKind::Denied,
+        zmq::Error::ENOENT => ErrorKind::Io,
         zmq::Error::EMSGSIZE => ErrorKind::TooLarge,
         _ => ErrorKind::Transport,
     };

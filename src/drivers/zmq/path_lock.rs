@@ -170,10 +170,14 @@ impl Folder {
 }
 
 fn failed(what: &str, path: &Path, e: io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("{what} {}", path.display())).with_source(e)
+    let kind = match e.kind() {
+        io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("{what} {}", path.display())).with_source(e)
 }
 
-/// The lock's mode: whoever can open the file can hold the lock, and so keep a service from starting.
+/// The lock's mode: a user who can open the file can hold the lock, and so keep a service from starting.
 const PRIVATE: u32 = 0o600;
 
 fn lock(path: &Path, socket: &Path) -> Result<File> {

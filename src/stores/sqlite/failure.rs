@@ -43,8 +43,13 @@ impl Failure {
     pub(super) fn explain(self, path: &Path) -> Error {
         let kind = self.kind();
         let reason = match &self {
-            Failure::Sqlite(e) if e.sqlite_error_code() == Some(ErrorCode::CannotOpen) => denied(path),
-            _ => None,
+            Failure::Sqlite(e) | Failure::Commit(e) => match e.sqlite_error_code() {
+                Some(ErrorCode::CannotOpen) if path.is_dir() => Some("it is a folder".into()),
+                Some(ErrorCode::CannotOpen) => denied(path, Access::READ_OK),
+                Some(ErrorCode::ReadOnly) => denied(path, Access::WRITE_OK),
+                _ => None,
+            },
+            Failure::Ours(_) => None,
         };
         let path = path.display();
         let context = match (kind, reason) {
@@ -60,15 +65,16 @@ impl Failure {
     }
 }
 
-/// Why this process may not open the file, if so: SQLite does not say it.
-fn denied(path: &Path) -> Option<String> {
+/// Why this process may not use the file like this, if so: SQLite does not say it.
+fn denied(path: &Path, access: Access) -> Option<String> {
     let folder = path.parent()?;
     let may = |path: &Path, access| rustix::fs::access(path, access) != Err(Errno::ACCESS);
-    match may(path, Access::READ_OK) {
+    let owner = match may(path, access) {
         false => denied::owner(path),
         true if may(folder, Access::WRITE_OK | Access::EXEC_OK) => None,
         true => denied::owner(folder),
-    }
+    };
+    owner.map(|owner| format!("permission denied: {owner}"))
 }
 
 impl From<Error> for Failure {
