@@ -128,6 +128,20 @@ fn changes_are_stored_and_published() {
         1,
         &["not found", PORT, "other", db.file().to_str().unwrap()],
     );
+    let elsewhere = db.run(&["get", "--table", "lprot", "--key", "port-1"]);
+    assert_eq!(
+        elsewhere.stderr.matches(db.file().to_str().unwrap()).count(),
+        1,
+        "{elsewhere:?}"
+    );
+    assert_fails(
+        &elsewhere,
+        1,
+        &[
+            r#"table "lprot" key "port-1""#,
+            "nothing was ever written to that table",
+        ],
+    );
 
     // Only changes are published.
     assert_eq!(

@@ -33,6 +33,9 @@ pub(crate) struct Args {
 /// The most unacknowledged updates that are named.
 const NAMED: usize = 10;
 
+/// Time to wait in silence for a listener.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// The longest time left after a signal for the update that is being sent.
 const SENDING: Duration = Duration::from_secs(1);
 
@@ -86,8 +89,15 @@ impl Work<'_> {
     /// before the first update, since none is repeated.
     fn run(&self, input: Input, unheard: Option<Arc<Publisher>>, place: &str) -> Result<()> {
         // No listener is known at first; without acknowledgements one must be known before sending.
+        let mut patience = Some(Instant::now() + SILENCE);
         self.wait(
-            |slice| self.notifier.wait_listeners(1, slice),
+            |slice| {
+                let waited = self.notifier.wait_listeners(1, slice);
+                if waited.is_err() && patience.take_if(|end| *end <= Instant::now()).is_some() {
+                    log::warn!("no listener is registered in {place}; still looking");
+                }
+                waited
+            },
             |timeout| {
                 format!(
                     "no listener is alive in {place} after {timeout:?} (--timeout): start one with tablecast listen, \

@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use crossbeam_channel::Receiver;
 use serde::Serialize;
 use tablecast::store::{Listing, Row};
-use tablecast::{Config, Error, ErrorKind, Result, Topic};
+use tablecast::{Config, Error, ErrorKind, Result, Store, Topic};
 
-use super::subject::{RowArgs, about, named_row, open_store, table_name};
+use super::subject::{RowArgs, about, named_row, open_store, row_name, table_name};
 use crate::line::version_text;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{output, signal, work};
@@ -15,15 +15,27 @@ use crate::{output, signal, work};
 /// Prints one row.
 pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
     let topic = args.topic()?;
-    let row = open_store(config).and_then(|store| store.get(&args.table, &args.key, topic.as_ref()));
-    let row = row.map_err(|e| match e.kind() {
-        ErrorKind::NotFound => {
-            let context = format!("no row in {}", output::place(config));
-            Error::new(ErrorKind::NotFound, context).with_source(e)
+    let named = |e| named_row(&args.table, &args.key, e);
+    let store = open_store(config).map_err(named)?;
+    match store.get(&args.table, &args.key, topic.as_ref()) {
+        Ok(row) => output::result(&line(&args.table, &row)?),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let (subject, place) = (row_name(&args.table, &args.key), output::place(config));
+            let of_topic = topic.map(|topic| format!(" of topic {:?}", topic.as_str()));
+            let hint = match is_unwritten(&*store, &args.table) {
+                Ok(true) => "; nothing was ever written to that table: `tablecast db tables` prints the tables",
+                _ => "",
+            };
+            let context = format!("{subject}{} in {place}{hint}", of_topic.unwrap_or_default());
+            Err(Error::new(ErrorKind::NotFound, context))
         }
-        _ => named_row(&args.table, &args.key, e),
-    })?;
-    output::result(&line(&args.table, &row)?)
+        Err(e) => Err(named(e)),
+    }
+}
+
+/// True if nothing was ever written to the table, whose name may be misspelled.
+fn is_unwritten(store: &dyn Store, table: &str) -> Result<bool> {
+    Ok(store.table_version(table)?.is_none_or(|seen| seen.version == 0))
 }
 
 /// Prints the rows or the keys of a table.
@@ -50,8 +62,7 @@ pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool
         return Ok(());
     }
     let place = output::place(config);
-    let seen = store.table_version(table).map_err(named)?;
-    if seen.is_none_or(|seen| seen.version == 0) {
+    if is_unwritten(&*store, table).map_err(named)? {
         output::say(&format!(
             "nothing was ever written to table {table:?} in {place}; `tablecast db tables` prints the tables"
         ));

@@ -47,9 +47,13 @@ pub(super) fn table_name(table: &str) -> String {
     format!("table {table:?}")
 }
 
+pub(super) fn row_name(table: &str, key: &str) -> String {
+    format!("{} key {key:?}", table_name(table))
+}
+
 /// An error about this row.
 pub(super) fn named_row(table: &str, key: &str, e: Error) -> Error {
-    about(&format!("{} key {key:?}", table_name(table)), e)
+    about(&row_name(table, key), e)
 }
 
 /// The error with the name of its subject, unless it has it already: that of an outage may not.
