@@ -72,6 +72,8 @@ pub(super) struct InFlight {
     /// How long it takes at most until a listener's end is noticed.
     keep: Duration,
     has_reported_none: bool,
+    /// The registered listeners were read once: until then, none is known, which says nothing.
+    has_looked: bool,
     steps: Vec<Step>,
 }
 
@@ -95,6 +97,7 @@ impl InFlight {
             confirmed: VecDeque::new(),
             keep: timeout.saturating_mul(2),
             has_reported_none: false,
+            has_looked: false,
             steps: Vec::new(),
         }
     }
@@ -115,6 +118,7 @@ impl InFlight {
 
     /// Takes the listeners that are registered now.
     pub(super) fn listeners(&mut self, present: BTreeMap<Name, Standing>, now: Instant) {
+        self.has_looked = true;
         if self.peers.set(present) {
             let numbers: Vec<u64> = self.events.keys().copied().collect();
             numbers.into_iter().for_each(|number| self.look_for_gone(number, now));
@@ -239,7 +243,7 @@ impl InFlight {
             hand = Some((listener.clone(), count + 1));
             self.send_to(number, listener, now);
         }
-        if self.peers.is_empty() && !self.ready.is_empty() && !self.has_reported_none {
+        if self.has_looked && self.peers.is_empty() && !self.ready.is_empty() && !self.has_reported_none {
             self.has_reported_none = true;
             self.steps.push(Step::NoListener);
         }

@@ -370,6 +370,18 @@ fn updates_of_a_row_go_one_after_the_other() {
 }
 
 #[test]
+fn before_the_first_look_nothing_is_said_of_missing_listeners() {
+    let mut rig = Rig {
+        in_flight: InFlight::new(ACK, 9, TIMEOUT),
+        start: Instant::now(),
+    };
+    rig.add(0, 1, "k");
+    rig.idle();
+    rig.present(5, &[]);
+    assert_eq!(rig.in_flight.steps(), [Step::NoListener]);
+}
+
+#[test]
 fn without_listeners_everything_waits_and_it_is_said_once() {
     let mut rig = Rig::new(9, &[]);
     rig.add(0, 1, "k");
