@@ -43,7 +43,8 @@ pub struct Entry<T> {
 }
 
 impl<T> Table<T> {
-    /// A table of this name.
+    /// A table of this name. For names that are known only at run time, see
+    /// [`Replica::raw_table`](crate::Replica::raw_table) and [`Database::write`](crate::Database::write).
     pub const fn new(name: &'static str) -> Table<T> {
         Table { name, row: PhantomData }
     }
@@ -107,7 +108,7 @@ impl<T: DeserializeOwned> Table<T> {
     /// The row that this JSON says.
     pub(crate) fn read(table: &str, key: &str, value: &str) -> Result<T> {
         serde_json::from_str(value).map_err(|e| {
-            let context = format!("table {table} key {key}: the value does not decode as the table's row type");
+            let context = format!("table {table:?} key {key:?}: the value does not decode as the table's row type");
             Error::new(ErrorKind::Malformed, context)
                 .with_source(e)
                 .with_row(table, key)

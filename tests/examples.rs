@@ -49,7 +49,10 @@ fn replica() {
 fn typed_tables() {
     let text = run("typed_tables");
     assert!(text.contains("create of port-1 is on host1"), "{text}");
-    assert!(text.contains("reported: malformed: table lport key port-2"), "{text}");
+    assert!(
+        text.contains("reported: malformed: table \"lport\" key \"port-2\""),
+        "{text}"
+    );
     assert!(text.contains("mismatches: 1"), "{text}");
 }
 

@@ -93,7 +93,7 @@ impl Dispatch {
                 if let Some(lag) = self.lag.get() {
                     lag.take(_number, update);
                 }
-                let what = || format!("a callback, called with table {} key {}", update.table, update.key);
+                let what = || format!("a callback, called with table {:?} key {:?}", update.table, update.key);
                 let mut handled = false;
                 for callback in registry.for_event() {
                     handled = true;

@@ -74,7 +74,7 @@ impl ListenerShared {
     fn call(&self, update: &DbUpdate) -> bool {
         let what = || {
             let (table, key) = (&update.table, &update.key);
-            format!("the listener's handler, called with table {table} key {key}")
+            format!("the listener's handler, called with table {table:?} key {key:?}")
         };
         let handled = contain(what, || (self.handler)(update));
         handled.inspect_err(|e| report!(e, self.hook.as_ref())).is_err()

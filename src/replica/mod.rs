@@ -171,9 +171,10 @@ impl Replica {
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
         let decode: Decode<T> = |table, key, text| {
             // The row type's own code: a panic must not end the reading thread.
-            let what = || format!("the row type of table {table}, reading key {key}");
+            let what = || format!("the row type of table {table:?}, reading key {key:?}");
             let row = error::contain(what, || Table::read(table, key, &text));
-            row.flatten().map_err(|error| (text.into_owned(), error))
+            row.flatten()
+                .map_err(|error| (text.into_owned(), error.with_row(table, key)))
         };
         let table = self.holdings.table(table.name(), decode, false);
         self.tell_holdings();

@@ -151,8 +151,13 @@ fn row<T>(held: Option<Held<T>>) -> Result<Option<Arc<Entry<T>>>> {
         None => Ok(None),
         Some(Held::Row(row)) => Ok(Some(row)),
         Some(Held::Malformed(it)) => {
-            let context = format!("key {:?}, version {}", it.row.key, it.row.version);
-            Err(Error::new(ErrorKind::Malformed, context).with_source(it.row.error.to_string()))
+            let (text, version) = (it.row.error.to_string(), it.row.version);
+            let text = text.strip_prefix("malformed: ").unwrap_or(&text);
+            let error = Error::new(ErrorKind::Malformed, format!("{text} (version {version})"));
+            Err(match it.row.error.row() {
+                Some((table, key)) => error.with_row(table, key),
+                None => error,
+            })
         }
     }
 }

@@ -174,7 +174,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             for watcher in watchers {
                 let what = || {
                     format!(
-                        "a row change handler of table {}, called with key {}",
+                        "a row change handler of table {:?}, called with key {:?}",
                         self.name, step.key
                     )
                 };

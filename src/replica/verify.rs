@@ -33,7 +33,7 @@ impl fmt::Display for Difference {
         let (held, stored) = (version(self.held), version(self.stored));
         write!(
             f,
-            "table {} key {}: {held}, in the store {stored}",
+            "table {:?} key {:?}: {held}, in the store {stored}",
             self.table, self.key
         )
     }

@@ -384,7 +384,7 @@ fn a_panic_is_contained_counted_and_reported() {
         assert_eq!(dispatcher.stats().panics, 2);
         let (kind, text) = failures.recv().unwrap();
         assert_eq!(kind, ErrorKind::Panicked);
-        assert!(text.contains("table t key 1") && text.contains("boom"), "{text}");
+        assert!(text.contains(r#"table "t" key "1""#) && text.contains("boom"), "{text}");
     });
 }
 
@@ -428,7 +428,7 @@ fn a_value_of_the_wrong_type_is_reported_and_its_callback_not_called() {
         assert_eq!(dispatcher.stats().mismatches, 1);
         let (kind, text) = failures.recv().unwrap();
         assert_eq!(kind, ErrorKind::Malformed);
-        assert!(text.contains("table port key 1"), "{text}");
+        assert!(text.contains(r#"table "port" key "1""#), "{text}");
     });
 }
 

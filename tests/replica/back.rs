@@ -137,7 +137,7 @@ fn a_row_that_differs_is_found_told_and_mended() {
         let told: Vec<_> = errors.try_iter().collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
-            told[0].0 == ErrorKind::Conflict && told[0].1.contains("key b"),
+            told[0].0 == ErrorKind::Conflict && told[0].1.contains(r#"key "b""#),
             "{told:?}"
         );
         eventually(LONG, || table.get("b").unwrap().unwrap().row == "forged");

@@ -87,7 +87,12 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
             (&**key, &**text, error.kind()),
             ("a", "\"no port\"", ErrorKind::Malformed)
         );
-        assert_eq!(table.get("a").unwrap_err().kind(), ErrorKind::Malformed);
+        let refused = table.get("a").unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.row()),
+            (ErrorKind::Malformed, Some(("ports", "a")))
+        );
+        assert_eq!(refused.to_string().matches("malformed").count(), 1, "{refused}");
         assert_eq!((table.len(), table.snapshot().malformed().count()), (1, 1));
 
         let ports = world.database.rows(PORTS);
@@ -128,7 +133,7 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         let errors: Vec<_> = errors.try_iter().collect();
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors.iter().all(|(kind, _)| *kind == ErrorKind::Malformed));
-        assert!(errors[0].1.contains("table ports key a"), "{errors:?}");
+        assert!(errors[0].1.contains(r#"table "ports" key "a""#), "{errors:?}");
     });
 }
 
