@@ -140,15 +140,21 @@ impl Node {
     /// # Errors
     /// As [`Replica::new`] and [`Node::subscriber`].
     pub fn replica(&self) -> Result<Replica> {
-        self.replica_with(ReplicaOptions {
-            topics: self.config.topics.clone(),
-            registry: self.registry(),
-            ..ReplicaOptions::default()
-        })
+        self.replica_with((&self.config).into())
     }
 
-    /// As [`Node::replica`], with these options instead of the node's: set `topics` and `registry`, which
-    /// [`ReplicaOptions::default`] does not take from the node. If `options.hook` is `None`, the node's hook is used.
+    /// As [`Node::replica`], with these options. Without a hook of their own the replica and its registration have the
+    /// node's.
+    ///
+    /// ```
+    /// # use tablecast::{Config, Node, ReplicaOptions};
+    /// # let node = Node::open(&Config::in_memory("front"))?;
+    /// let replica = node.replica_with(ReplicaOptions {
+    ///     id: Some("agent-1".into()),
+    ///     ..node.config().into() // its topics, among others
+    /// })?;
+    /// # Ok::<(), tablecast::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Node::replica`].

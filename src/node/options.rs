@@ -9,6 +9,7 @@ use crate::monitor::MonitorOptions;
 use crate::publisher::PublisherOptions;
 use crate::queue::QueueOptions;
 use crate::registry::RegistryOptions;
+use crate::replica::ReplicaOptions;
 use crate::service::ServiceOptions;
 use crate::subscriber::SubscriberOptions;
 
@@ -102,6 +103,17 @@ impl From<&Config> for RegistryOptions {
             timeout: config.publisher_timeout_ms,
             interval: config.discover_interval_ms,
             hook: None,
+        }
+    }
+}
+
+impl From<&Config> for ReplicaOptions {
+    /// With the topics of the options.
+    fn from(config: &Config) -> ReplicaOptions {
+        ReplicaOptions {
+            topics: config.topics.clone(),
+            registry: config.into(),
+            ..ReplicaOptions::default()
         }
     }
 }
