@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use crate::name::Name;
 pub use crate::topic::Topic;
 
-/// What a change does to its row.
+/// The kind of a change of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {

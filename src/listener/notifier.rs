@@ -141,17 +141,17 @@ impl Notifier {
         self.outbox.wait(timeout, |state| state.listeners.len() >= count, what)
     }
 
-    /// The listeners that may be chosen, as last seen.
+    /// Returns the listeners that may be chosen, as last seen.
     pub fn listeners(&self) -> Vec<Member> {
         self.outbox.shared.state.lock().listeners.clone()
     }
 
-    /// The counters since the start.
+    /// Returns the counts since the start.
     pub fn stats(&self) -> NotifierStats {
         self.outbox.shared.state.lock().stats
     }
 
-    /// Times from [`Notifier::notify`] to the answer that an update is processed.
+    /// Returns the times from [`Notifier::notify`] to the answer that an update is processed.
     pub fn latency(&self) -> Latency {
         self.outbox.shared.state.lock().latency.clone()
     }

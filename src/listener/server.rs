@@ -133,7 +133,7 @@ impl Listener {
         })
     }
 
-    /// Its registration: the address is its topic, the epoch identifies the run.
+    /// Returns its registration: the address is its topic, the epoch identifies the run.
     pub fn member(&self) -> Member {
         self.current.run.lock().member.clone()
     }
@@ -141,7 +141,7 @@ impl Listener {
     /// Waits until it is registered.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if it is not by then.
+    /// [`ErrorKind::Timeout`] if that takes longer.
     pub fn wait_registered(&self, timeout: Duration) -> Result<()> {
         let deadline = deadline(timeout);
         let mut current = self.current.run.lock();
@@ -164,7 +164,7 @@ impl Listener {
         Err(Error::new(ErrorKind::Timeout, context))
     }
 
-    /// The counters since the start.
+    /// Returns the counts since the start.
     pub fn stats(&self) -> ListenerStats {
         self.shared.stats()
     }

@@ -6,4 +6,5 @@ pub const LISTENERS: &str = "listener";
 
 /// The table of the events that listeners have claimed. A claim is removed when no listener can receive its event any
 /// more.
+#[doc(hidden)]
 pub const CLAIMS: &str = "listener_claim";
