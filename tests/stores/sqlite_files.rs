@@ -309,6 +309,7 @@ impl Guest {
         assert_eq!(self.0.said("found "), keys);
         let refused = self.0.said("refused ");
         assert!(refused.starts_with("Io ") && refused.contains("store.db"), "{refused}");
+        assert!(refused.contains("belongs to user"), "{refused}");
     }
 }
 

@@ -257,6 +257,8 @@ fn what_nobody_takes_is_an_error() {
         };
         let update = ["--table", "lport", "--key", "port-1", "--timeout", "0.5"];
         fails(network.notify(&update), 1, "no listener is alive in ");
+        let patient = ["--table", "lport", "--key", "port-1", "--timeout", "2.5"];
+        fails(network.notify(&patient), 1, "; still looking");
         let memory = [&["notify", "--no-multiproc", "--store", "memory"], &update[..]].concat();
         fails(run(tablecast(memory)), 2, "choose sqlite or redis");
         let unheard = ["--no-multiproc", "--timeout", "0.5", "--count", "1"];

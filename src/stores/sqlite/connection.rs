@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::files::{Files, Lock, Paths};
 use super::schema::{self, Form};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,8 +66,7 @@ impl Connections {
             checked?;
             schema::prepare(&mut writer)?;
             if writer.is_readonly("main")? {
-                let context = "this process may not write its file or folder";
-                return Err(Error::new(ErrorKind::Io, context).into());
+                return Err(failure::read_only(paths.main()).into());
             }
             Ok(writer)
         })?;

@@ -65,6 +65,13 @@ impl Failure {
     }
 }
 
+/// The error of a write by a process that can only read the file.
+pub(super) fn read_only(path: &Path) -> Error {
+    let reason = denied(path, Access::WRITE_OK);
+    let reason = reason.unwrap_or_else(|| "this process may not write its file or folder".into());
+    Error::new(ErrorKind::Io, reason)
+}
+
 /// Why this process may not use the file like this, if so: SQLite does not say it.
 fn denied(path: &Path, access: Access) -> Option<String> {
     let folder = path.parent()?;
