@@ -547,9 +547,7 @@ fn opens_as_the_options_say() {
         let publisher = node.publisher().unwrap();
         rig.only("1", || send(&publisher, "D", "1"));
         config.publisher_multiproc_socket = Path::new("/proc/nowhere/publisher.sock").into();
-        assert_eq!(
-            Node::open(&config).unwrap().service().unwrap_err().kind(),
-            ErrorKind::Io
-        );
+        let error = Node::open(&config).unwrap().service().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Denied), "{error}");
     });
 }
