@@ -105,7 +105,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn write(&self, write: &Write<'_>) -> Result<Written>;
 
     /// Makes writes in order, each as [`Store::write`] makes it: an error of one does not stop the others. Equivalent
-    /// to single writes, but faster where the store can make them in one step. Returns one result for each.
+    /// to single writes, but faster where the store can make them in one step. Returns one result for each. The time
+    /// limit is that of each step.
     ///
     /// # Errors
     /// The errors of an outage. Each write may or may not have been made then, whatever the kind of the error.
@@ -242,7 +243,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     }
 
     /// Deletes the rows with these keys, as far as they exist. Returns how many. Equivalent to single deletes, but
-    /// faster where the store can make them in one step.
+    /// faster where the store can make them in one step. The time limit is that of each step.
     ///
     /// # Errors
     /// The errors of an outage. Some rows may have been deleted then, whatever the kind of the error.

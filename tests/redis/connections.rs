@@ -1,10 +1,12 @@
 //! The connections shared by the threads of a program: slow, lost on the way, or in each other's way.
 
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
 use std::thread::{Builder, scope};
 use std::time::{Duration, Instant};
 
 use tablecast::drivers::redis::RedisOptions;
-use tablecast::store::{Changes, Write};
+use tablecast::store::{Changes, StoreOptions, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{ErrorKind, Result, Store, Topic};
 
@@ -12,7 +14,7 @@ use crate::common::{eventually, pass, within};
 use crate::proxy::{Fault, Proxy};
 use crate::rig::{LONG, quickly};
 use crate::servers::Server;
-use crate::store::{limits, store, store_with};
+use crate::store::{is_outage, limits, store, store_with};
 use crate::{BEAT, SECOND, SILENCE, hasty, options};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -233,5 +235,47 @@ fn threads_do_not_wait_for_each_other() {
         });
         let longest = times.iter().map(|(_, took)| took).max();
         println!("the longest of {THREADS} calls has taken {longest:?}");
+    });
+}
+
+/// A server that takes `time` to say that it has neither a row nor its table, and then answers nothing but signs of
+/// life. Returns its address.
+fn falling_silent(time: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("redis://{}", listener.local_addr().unwrap());
+    let serve = move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut request) = (stream.unwrap(), [0; 4096]);
+            while let Ok(length @ 1..) = stream.read(&mut request) {
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let answer = if request.contains("HELLO") {
+                    "%2\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
+                } else if request.contains("PING") {
+                    "+PONG\r\n"
+                } else if request.contains("HMGET") {
+                    pass(time);
+                    "*2\r\n_\r\n_\r\n"
+                } else {
+                    continue;
+                };
+                // The client may have gone.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    };
+    Builder::new().spawn(serve).unwrap();
+    address
+}
+
+/// A missing row of a missing table takes two requests.
+#[test]
+fn a_call_of_several_requests_has_one_time_limit() {
+    within(LIMIT, || {
+        let address = falling_silent(5 * SECOND / 2);
+        let timeout = 6 * SECOND;
+        let limits = StoreOptions { timeout, ..limits() };
+        let store = RedisStore::new(&address, limits, &options()).unwrap();
+        let error = quickly(timeout + SECOND, "get", || store.get("t", "k", None)).unwrap_err();
+        assert!(is_outage(&error), "{error}");
     });
 }

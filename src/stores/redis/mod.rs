@@ -52,6 +52,7 @@ use crate::store::{
     Announcement, Announcer, Changes, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions,
     StoredTable, TableVersion, TopicVersions, Write, WriteOp, Written, not_found,
 };
+use crate::thread;
 use crate::update::{Name, Topic};
 
 use answer::{arguments, evicted, is_without_table, nonsense, read_answer, text, undecided, unsigned};
@@ -147,7 +148,17 @@ impl Inner {
     }
 
     /// Runs a script that may run twice.
-    fn run(&self, script: &Script, (table, parts): (&str, &[&str]), args: &[&[u8]]) -> Result<Value> {
+    fn run(&self, script: &Script, table: (&str, &[&str]), args: &[&[u8]]) -> Result<Value> {
+        self.run_within(self.options.timeout, script, table, args)
+    }
+
+    fn run_within(
+        &self,
+        timeout: Duration,
+        script: &Script,
+        (table, parts): (&str, &[&str]),
+        args: &[&[u8]],
+    ) -> Result<Value> {
         let keys: Vec<_> = parts.iter().map(|part| key_of(table, part)).collect();
         let mut command = command(script, &keys);
         let request = Request {
@@ -157,7 +168,7 @@ impl Inner {
             again: None,
             writes: false,
         };
-        self.client.call(&request, self.options.timeout)
+        self.client.call(&request, timeout)
     }
 
     /// Runs a script that begins with `recall.lua`, so that it runs once even if repeated; it gets the arguments of
@@ -196,9 +207,10 @@ impl Inner {
             WriteOp::Create(_) | WriteOp::Delete => &PARTS[..],
         };
         let arguments = arguments(write, &self.remembered, announcement);
+        let deadline = thread::deadline(self.options.timeout);
         let answer = self.run_once(&script::WRITE, (write.table, parts), &[arguments])?;
         if is_without_table(&answer) {
-            self.check_whole(write.table)?;
+            self.check_whole(write.table, deadline)?;
         }
         read_answer(answer, write)
     }
@@ -238,9 +250,10 @@ impl Inner {
         }
     }
 
-    /// Fails if a part of the table is missing, but not all of them.
-    fn check_whole(&self, table: &str) -> Result<()> {
-        match self.run(&script::IS_WHOLE, (table, &PARTS), &[])? {
+    /// Fails if a part of the table is missing, but not all of them. `deadline` is that of the whole call.
+    fn check_whole(&self, table: &str, deadline: Instant) -> Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.run_within(left, &script::IS_WHOLE, (table, &PARTS), &[])? {
             Value::Int(1) => Ok(()),
             _ => Err(evicted(table)),
         }
@@ -274,12 +287,13 @@ impl Inner {
         let [limit, room, prefix] = numbers.each_ref().map(String::as_bytes);
         let with_rows = if with_rows { b"1" } else { b"0" };
         let args = [&*from, &*to, limit, room, prefix, with_rows];
+        let deadline = thread::deadline(self.options.timeout);
         let answer = self.run(&script::PAGE, (table, &[index, ROWS, ABOUT]), &args)?;
         let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
         let is_last = match answer.next() {
             Some(Value::Int(0)) => true,
             Some(Value::Int(2)) => return Err(evicted(table)),
-            Some(Value::Int(3)) => return self.check_whole(table).map(|()| Page::default()),
+            Some(Value::Int(3)) => return self.check_whole(table, deadline).map(|()| Page::default()),
             _ => false,
         };
         let mut page = Page::default();
@@ -296,12 +310,14 @@ impl Store for RedisStore {
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
         let rows = &*key_of(table, ROWS);
         let not_found = || not_found(table, key, topic);
+        let deadline = thread::deadline(self.0.options.timeout);
         let answer = self.0.call(rows, cmd("HMGET").arg(rows).arg(key).arg(MARK))?;
         let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
         let row = match (answer.next(), answer.next()) {
             (Some(Value::BulkString(packed)), _) => row::unpack(table, key.into(), packed)?,
             (Some(Value::Nil), Some(Value::Nil)) => {
-                return Err(self.0.check_whole(table).err().unwrap_or_else(not_found));
+                let whole = self.0.check_whole(table, deadline);
+                return Err(whole.err().unwrap_or_else(not_found));
             }
             (Some(Value::Nil), Some(_)) => return Err(not_found()),
             _ => return Err(nonsense()),
