@@ -47,6 +47,10 @@ struct Found {
     delete: Option<u64>,
 }
 
+/// Forgets a delete of a key that is created again. SQLite would look through all deletes of the table.
+const END_DELETE: &str =
+    "DELETE FROM deletes INDEXED BY deletes_by_key WHERE table_id = ?1 AND key = ?2 AND topic = ?3";
+
 impl<'t> Writes<'t> {
     pub(super) fn new(transaction: &'t Transaction<'t>, remembered: u64) -> Writes<'t> {
         Writes {
@@ -58,8 +62,9 @@ impl<'t> Writes<'t> {
 
     /// Makes a write, or returns the reason why it is not made.
     pub(super) fn make(&mut self, write: &Write<'_>) -> Result<Result<Written>, Failure> {
-        if !self.tables.contains_key(write.table) {
-            let table = Table::find(self.transaction, write.table)?;
+        if !self.tables.contains_key(write.table)
+            && let Some(table) = Table::find(self.transaction, write)?
+        {
             self.tables.insert(write.table.to_owned(), table);
         }
         let Some(table) = self.tables.get_mut(write.table) else {
@@ -93,8 +98,8 @@ impl<'t> Writes<'t> {
 }
 
 impl Table {
-    /// The table of this name; a new one is added.
-    fn find(transaction: &Transaction<'_>, name: &str) -> Result<Table, Failure> {
+    /// The table of this write; a new one is added for a create.
+    fn find(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Option<Table>, Failure> {
         let query = "SELECT id, version, unknown FROM tables WHERE name = ?1";
         let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id, version, unknown";
         let read = |row: &rusqlite::Row<'_>| {
@@ -107,11 +112,12 @@ impl Table {
                 topics: HashMap::new(),
             })
         };
-        let found = transaction.prepare_cached(query)?.query_row([name], read);
-        match found.optional()? {
-            Some(table) => Ok(table),
-            None => Ok(transaction.prepare_cached(add)?.query_row([name], read)?),
-        }
+        let name = [write.table];
+        let found = transaction.prepare_cached(query)?.query_row(name, read).optional()?;
+        Ok(match write.op {
+            WriteOp::Create(_) if found.is_none() => Some(transaction.prepare_cached(add)?.query_row(name, read)?),
+            _ => found,
+        })
     }
 
     /// Makes a checked write.
@@ -142,8 +148,7 @@ impl Table {
         match write.op {
             WriteOp::Create(value) => {
                 if found.delete.is_some() {
-                    let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2 AND topic = ?3";
-                    execute(transaction, forget, &[&id, &write.key, &topic])?;
+                    execute(transaction, END_DELETE, &[&id, &write.key, &topic])?;
                 }
                 let insert = "INSERT INTO entries (table_id, key, topic, version, value) VALUES (?1, ?2, ?3, ?4, ?5)";
                 execute(transaction, insert, &[&id, &write.key, &topic, &version, &value])?;
@@ -226,4 +231,47 @@ impl Found {
 fn execute(transaction: &Transaction<'_>, statement: &str, parameters: &[&dyn rusqlite::ToSql]) -> Result<(), Failure> {
     transaction.prepare_cached(statement)?.execute(parameters)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+    use tempfile::TempDir;
+
+    use super::super::schema;
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn open() -> (TempDir, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open(folder.path().join("test")).unwrap();
+        schema::prepare(&mut connection).unwrap();
+        (folder, connection)
+    }
+
+    #[test]
+    fn a_write_that_is_not_made_leaves_no_table() {
+        let (_folder, mut connection) = open();
+        let transaction = connection.transaction().unwrap();
+        let mut writes = Writes::new(&transaction, 1000);
+        for write in [Write::set("t", "k", "v"), Write::delete("t", "k")] {
+            let e = writes.make(&write).unwrap().unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::NotFound);
+        }
+        writes.finish().unwrap();
+        let tables: i64 = transaction
+            .query_row("SELECT count(*) FROM tables", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(tables, 0);
+    }
+
+    #[test]
+    fn a_key_that_is_created_again_costs_the_same_whatever_is_remembered() {
+        let (_folder, connection) = open();
+        let plan = format!("EXPLAIN QUERY PLAN {END_DELETE}");
+        let plan: String = connection
+            .query_row(&plan, params![1, "k", "t"], |row| row.get("detail"))
+            .unwrap();
+        assert!(plan.contains("deletes_by_key (table_id=? AND key=?"), "{plan}");
+    }
 }
