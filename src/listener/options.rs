@@ -106,8 +106,8 @@ pub struct NotifierOptions {
     /// How long to wait for a listener's answer before asking it, at least 10 ms. The time doubles with each question,
     /// up to 16 times as long. After three unanswered questions another listener is chosen. Default: 1 s.
     pub ack_timeout: Duration,
-    /// The most updates under way at a time; others wait. A listener that is slow, or has many waiting, gets fewer.
-    /// Default: 256.
+    /// The most updates under way at a time; others wait. A listener where updates wait long, or many of them, gets
+    /// fewer. Default: 256.
     pub window: usize,
     /// The most updates that wait or are under way. Default: 65,536.
     pub capacity: usize,

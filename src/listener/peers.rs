@@ -35,8 +35,8 @@ struct Peer {
     /// The number of events under way to it, or there.
     flying: usize,
     window: usize,
-    /// When the window last shrank.
-    shrunk: Option<Instant>,
+    /// When the window last shrank, or grew in spite of slow events.
+    changed: Option<Instant>,
 }
 
 /// A listener with this many events waiting shrinks its window, and one with this many more than another is not chosen.
@@ -78,7 +78,7 @@ impl Peers {
                 waiting,
                 flying: 0,
                 window: self.limit,
-                shrunk: None,
+                changed: None,
             };
             self.present.insert(name, peer);
         }
@@ -154,10 +154,15 @@ impl Peers {
         let Some(peer) = self.present.get_mut(name) else {
             return;
         };
-        if took > patience {
+        if took <= patience {
+            if peer.waiting <= CROWDED {
+                peer.widen(limit);
+            }
+        } else if peer.waiting > 0 {
             peer.shrink(took, now);
-        } else if peer.waiting <= CROWDED {
-            peer.window = limit.min(peer.window.saturating_add(1));
+        } else if peer.may_change(took, now) {
+            // Its handler takes the time, and some of its workers may be idle.
+            peer.widen(limit);
         }
     }
 
@@ -175,10 +180,22 @@ impl Peers {
 impl Peer {
     /// Takes a quarter off the window, but only once in `time`.
     fn shrink(&mut self, time: Duration, now: Instant) {
-        if self.shrunk.is_none_or(|at| now.saturating_duration_since(at) >= time) {
-            self.shrunk = Some(now);
+        if self.may_change(time, now) {
             self.window = (self.window - self.window.div_ceil(4)).max(1);
         }
+    }
+
+    fn widen(&mut self, limit: usize) {
+        self.window = limit.min(self.window.saturating_add(1));
+    }
+
+    /// True once in `time`: events of the window before say nothing about the new one.
+    fn may_change(&mut self, time: Duration, now: Instant) -> bool {
+        let may = self.changed.is_none_or(|at| now.saturating_duration_since(at) >= time);
+        if may {
+            self.changed = Some(now);
+        }
+        may
     }
 }
 
@@ -220,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_window_shrinks_for_a_slow_listener_and_grows_again() {
-        let mut peers = peers(&[("a", 0)]);
+        let mut peers = peers(&[("a", 1)]);
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(room(&mut peers), 8);
@@ -242,6 +259,25 @@ mod tests {
         peers.answered(&answers("a", CROWDED + 1, false), at(30_000));
         peers.answered(&answers("a", CROWDED + 1, false), at(30_001));
         assert_eq!(room(&mut peers), 6);
+    }
+
+    #[test]
+    fn a_slow_handler_without_a_queue_shrinks_no_window() {
+        let mut peers = peers(&[("a", 1)]);
+        let (mut now, slow) = (Instant::now(), 2 * PATIENCE);
+        let mut after = |waiting, count: u32| {
+            peers.answered(&answers("a", waiting, false), now);
+            for _ in 0..count {
+                now += slow;
+                // Several at a time count as one.
+                (0..5).for_each(|_| peers.processed(&"a".into(), slow, now));
+            }
+            room(&mut peers)
+        };
+        assert_eq!(after(0, 3), 8);
+        assert_eq!(after(1, 20), 1);
+        assert_eq!(after(0, 3), 4);
+        assert_eq!(after(0, 20), 8);
     }
 
     #[test]

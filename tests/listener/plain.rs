@@ -1,7 +1,7 @@
 //! The plain form, order, limits, panics, and what is refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, never, unbounded};
@@ -154,6 +154,35 @@ fn with_workers_a_listener_uses_more_than_one_core() {
         (0..40).for_each(|key| notifier.notify(status(key)).unwrap());
         notifier.flush(LONG).unwrap();
         assert_eq!(listener.stats().handled, 40);
+    });
+}
+
+/// Each call takes longer than a listener without a queue would.
+#[test]
+fn slow_handlers_use_all_workers() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let program = world.program(4);
+        let (running, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let late_most = Arc::clone(&most);
+        let _listener = program.listener(listening(), move |update| {
+            let running_now = running.fetch_add(1, Ordering::SeqCst) + 1;
+            pass(Duration::from_millis(60));
+            running.fetch_sub(1, Ordering::SeqCst);
+            // Only after the window had time to shrink.
+            if update.key.parse::<u32>().is_ok_and(|number| number >= 80) {
+                late_most.fetch_max(running_now, Ordering::SeqCst);
+            }
+        });
+        let node = world.program(0);
+        let notifier = node.notifier(NotifierOptions {
+            ack_timeout: Duration::from_millis(100),
+            window: 8,
+            ..notifying()
+        });
+        (0..120).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        assert!(most.load(Ordering::SeqCst) > 1);
     });
 }
 
