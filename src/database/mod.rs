@@ -151,6 +151,8 @@ impl Database {
                     match make(&topic) {
                         // Or its topic is another one.
                         Err(e) if e.kind() == ErrorKind::NotFound => {}
+                        // The guess may be wrong and not be sendable: it was not compared with the row.
+                        Err(e) if announcer.is_some() && is_refusal(e.kind()) => {}
                         result => return result,
                     }
                 }
@@ -257,6 +259,11 @@ impl Database {
 
 /// The tries of a change in two steps, between which other writers may create or delete the row.
 const TRIES: usize = 8;
+
+/// True if an update of another topic may be accepted.
+fn is_refusal(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidInput | ErrorKind::TooLarge)
+}
 
 fn contended(table: &str, key: &str) -> Error {
     let context = format!("table {table:?} key {key:?}: other writers keep creating and deleting this row; try again");

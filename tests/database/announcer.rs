@@ -94,6 +94,26 @@ fn open(options: PublisherOptions) -> (Database, Arc<Both>, Rig, Sender<()>) {
     (database, store, rig, open)
 }
 
+/// What can be said of rows of one topic is no answer about a row of another one.
+#[test]
+fn a_topic_that_cannot_be_sent_is_not_taken_for_another_row_s() {
+    within(Duration::from_secs(30), || {
+        let (database, store, rig, _) = open(PublisherOptions {
+            max_topic_bytes: 6,
+            ..PublisherOptions::default()
+        });
+        let set = || database.write(&Write::set("t", "k", "new"), 0);
+        store.rows.create("t", "k", "old", &topic("longest")).unwrap();
+        for _ in 0..3 {
+            assert_kind(set(), ErrorKind::InvalidInput);
+        }
+        store.rows.delete("t", "k").unwrap();
+        store.rows.create("t", "k", "old", &topic("tenant")).unwrap();
+        assert_eq!(set().unwrap().topic, topic("tenant"));
+        assert_eq!(rig.next().topic, topic("tenant"));
+    });
+}
+
 /// A store that takes its time holds up its row's topic alone: not other topics, and not the hellos.
 #[test]
 fn others_send_while_a_store_takes_its_time() {
