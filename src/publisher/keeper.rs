@@ -123,7 +123,7 @@ impl SendingEnd {
                 .burst
                 .since()
                 .map(|since| clock::now().saturating_duration_since(since));
-            let gives_up = age >= Some(patience + self.send_timeout);
+            let gives_up = age >= Some(patience.saturating_add(self.send_timeout));
             let is_due = age.is_some_and(|age| age >= patience);
             let is_kept = is_due && self.flush(&mut sender, Duration::ZERO, gives_up).is_err();
             let trouble = sender.trouble();

@@ -76,7 +76,7 @@ impl<'a> Turn<'a> {
         let (begun, lost) = (Instant::now(), self.sender.gathered.lost());
         let limit = self.sending.send_timeout;
         let age = self.now.saturating_duration_since(since);
-        let gives_up = self.left >= limit || age >= self.sender.gathered.patience() + limit;
+        let gives_up = self.left >= limit || age >= self.sender.gathered.patience().saturating_add(limit);
         let timeout = self.sending.patience(&self.sender, self.left);
         let sent = self.sender.flush(timeout, gives_up);
         self.left = self.left.saturating_sub(begun.elapsed());
@@ -134,7 +134,7 @@ impl<'a> Turn<'a> {
             return Ok(());
         };
         let begun = Instant::now();
-        let until = begun + self.left.max(HOLD);
+        let until = clock::after(begun, self.left.max(HOLD));
         while self.sender.numbers.is_open(topic) {
             let is_late = closed.wait_until(&mut self.sender, until).timed_out();
             if is_late && self.sender.numbers.is_open(topic) {

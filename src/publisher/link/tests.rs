@@ -2,6 +2,7 @@
 
 mod goodbye;
 mod keeper;
+mod times;
 
 use crossbeam_channel::Receiver;
 
