@@ -11,12 +11,15 @@
 //!
 //! [Writing a driver](crate::docs::writing_a_driver) has a table of the kinds of errors.
 
+mod parts;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::Topic;
+pub(crate) use parts::send_parts;
 
 /// A way to move frames: makes both ends. Dragonflow calls this a manager.
 pub trait Driver: fmt::Debug + Send + Sync {
@@ -71,9 +74,9 @@ pub trait Outbound: Send {
     /// The next call may succeed: faults are mended within calls, or in the background.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
 
-    /// True if updates of one topic that are sent close together may be joined to one payload, an array of maps, for
-    /// [`Outbound::send_joined`]. False where other receivers than this library's may be present, which understand one
-    /// map in a frame only. Default: false.
+    /// True if updates of one topic that are sent close together, or as a batch, may be joined to one payload, an array
+    /// of maps, for [`Outbound::send_joined`]. False where other receivers than this library's may be present, which
+    /// understand one map in a frame only. Default: false.
     fn takes_joined(&self) -> bool {
         false
     }
@@ -86,12 +89,16 @@ pub trait Outbound: Send {
     }
 
     /// As [`Outbound::send`], for a payload that may be an array of maps. A driver that sees a receiver which
-    /// understands one map in a frame only, sends the maps one by one. Default: [`Outbound::send`].
+    /// understands one map in a frame only, sends the maps one by one. Default: that too if
+    /// [`Outbound::takes_joined`] is false, otherwise [`Outbound::send`].
     ///
     /// # Errors
     /// As [`Outbound::send`]; [`ErrorKind::Unconfirmed`] if some of the maps were sent.
     fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        self.send(topic, payload, timeout)
+        match self.takes_joined() {
+            true => self.send(topic, payload, timeout),
+            false => send_parts(self, topic, payload, timeout),
+        }
     }
 
     /// The address that subscribers connect to, if this end has one; a port of 0 is resolved.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 use tablecast::store::Store as _;
 use tablecast::testing::{Fate, FaultyStore, Network, eventually, within};
-use tablecast::{AddressState, ErrorKind, Event, Node, Replica, RowChange, SyncReason, Table, Topic};
+use tablecast::{Action, AddressState, DbUpdate, ErrorKind, Event, Node, Replica, RowChange, SyncReason, Table, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: Table<u64> = Table::new("port");
@@ -95,6 +95,24 @@ fn a_lost_update_is_a_gap_and_one_that_comes_twice_is_not_delivered_twice() {
         pair.sync(|reason| matches!(reason, SyncReason::Gap { .. }));
         assert_eq!(pair.network.lost(), 1);
         assert_eq!(pair.reader.subscriber().unwrap().stats().duplicates, 1);
+    })
+    .unwrap();
+}
+
+#[test]
+fn each_update_of_a_batch_has_its_own_fate() {
+    within(LIMIT, || {
+        let pair = Pair::new();
+        let update = |number: u64| DbUpdate::new("port", "a", Action::Set).value(number.to_string());
+        let publisher = pair.writer.publisher().unwrap();
+        pair.network.judge(|update| match update.value.as_deref() {
+            Some("2") => Fate::Lose,
+            _ => Fate::Pass,
+        });
+        publisher.send_batch(&Topic::ALL, &[1, 2, 3].map(update)).unwrap();
+        let (numbers, _) = pair.until("3");
+        assert_eq!(numbers, ["1", "3"]);
+        assert_eq!(pair.network.lost(), 1);
     })
     .unwrap();
 }

@@ -11,7 +11,6 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::JoinFrames;
 use crate::drivers::events::{AddressEvent, Events};
-use crate::drivers::parts::send_parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread::deadline;
 use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
@@ -210,13 +209,6 @@ impl Outbound for MemoryOutbound {
 
     fn takes_joined(&self) -> bool {
         self.0.join_frames != JoinFrames::Never
-    }
-
-    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        match self.takes_joined() {
-            true => self.send(topic, payload, timeout),
-            false => send_parts(self, topic, payload, timeout),
-        }
     }
 
     fn address(&self) -> Option<String> {

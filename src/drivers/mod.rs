@@ -4,7 +4,6 @@
 pub(crate) mod accepted;
 pub(crate) mod events;
 pub mod memory;
-mod parts;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "zmq", feature = "redis"))]

@@ -8,11 +8,10 @@ use parking_lot::Mutex;
 
 use crate::codec::{is_joined, parts};
 use crate::config::JoinFrames;
-use crate::drivers::parts::send_parts;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
-use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, partly_sent};
+use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, partly_sent, send_parts};
 use crate::update::Topic;
 
 use super::calls::{patiently, poll, zmq_error};

@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use crate::config::JoinFrames;
-use crate::drivers::parts::send_parts;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
@@ -104,13 +103,6 @@ impl Outbound for PushOutbound {
     /// The receiver is not visible; it is taken to be a publisher service of this library.
     fn takes_joined(&self) -> bool {
         self.options.join_frames != JoinFrames::Never
-    }
-
-    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        match self.takes_joined() {
-            true => self.send(topic, payload, timeout),
-            false => send_parts(self, topic, payload, timeout),
-        }
     }
 
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use crate::codec;
 use crate::error::Result;
 use crate::thread;
-use crate::transport::{Outbound, partly_sent};
+
+use super::{Outbound, partly_sent};
 
 /// Sends the maps of a payload one by one, with one time limit, after which each is only tried at once.
-pub(super) fn send_parts<T: Outbound + ?Sized>(
+pub(crate) fn send_parts<T: Outbound + ?Sized>(
     outbound: &mut T,
     topic: &[u8],
     payload: &[u8],
@@ -53,5 +54,30 @@ mod tests {
         let unconfirmed = ErrorKind::Unconfirmed;
         assert_eq!(kinds, [ErrorKind::Timeout, unconfirmed, unconfirmed]);
         send(3).unwrap();
+    }
+
+    /// Notes what it sends.
+    struct Plain(Vec<Vec<u8>>, bool);
+
+    impl Outbound for Plain {
+        fn send(&mut self, _: &[u8], payload: &[u8], _: Duration) -> Result<()> {
+            self.0.push(payload.to_vec());
+            Ok(())
+        }
+
+        fn takes_joined(&self) -> bool {
+            self.1
+        }
+    }
+
+    #[test]
+    fn a_driver_gets_an_array_only_if_it_takes_one() {
+        let mut joined = Joined::new(Codec::Json);
+        (0..3).for_each(|_| joined.push(|bytes| bytes.extend(b"{}")));
+        for (takes, expected) in [(false, &[&b"{}"[..]; 3][..]), (true, &[joined.payload()])] {
+            let mut plain = Plain(Vec::new(), takes);
+            plain.send_joined(b"t", joined.payload(), Duration::ZERO).unwrap();
+            assert_eq!(plain.0, expected);
+        }
     }
 }
