@@ -31,9 +31,9 @@ pub struct MemoryDriver {
 /// The mailboxes of all receiving ends.
 #[derive(Debug, Default)]
 struct World {
+    /// Locked while sending, not while waiting. Room that was found stays, since receivers only free more of it, and
+    /// nothing goes past an end that was made meanwhile.
     mailboxes: Mutex<Vec<Weak<Mailbox>>>,
-    /// Held while sending, not while waiting. Room that was found stays, since receivers only free more of it.
-    sending: Mutex<()>,
 }
 
 /// The input of one receiving end.
@@ -184,11 +184,11 @@ impl Outbound for MemoryOutbound {
             state.addresses.contains(publish) && name.is_ok_and(|name| state.topics.contains(name))
         };
         let is_full = |state: &State| wanted(state) && state.frames >= *capacity && !state.closed;
-        let receivers: Vec<_> = world.mailboxes.lock().iter().filter_map(Weak::upgrade).collect();
         loop {
-            let sending = world.sending.lock();
-            let Some(full) = receivers.iter().find(|mailbox| is_full(&mailbox.state.lock())) else {
-                for mailbox in &receivers {
+            let mailboxes = world.mailboxes.lock();
+            let receivers = || mailboxes.iter().filter_map(Weak::upgrade);
+            let Some(full) = receivers().find(|mailbox| is_full(&mailbox.state.lock())) else {
+                for mailbox in receivers() {
                     let mut state = mailbox.state.lock();
                     if wanted(&state) {
                         state.incoming.push_back(Incoming::Frame(frame.clone()));
@@ -199,7 +199,7 @@ impl Outbound for MemoryOutbound {
                 return Ok(());
             };
             // Other threads may send elsewhere meanwhile, and take the awaited room.
-            drop(sending);
+            drop(mailboxes);
             let mut state = full.state.lock();
             if is_full(&state) && full.emptied.wait_until(&mut state, deadline).timed_out() {
                 return Err(late());
@@ -359,6 +359,42 @@ mod tests {
             }
         }
         assert_eq!(came, *b"1!2");
+    }
+
+    /// Its answer says that from then on everything comes.
+    #[test]
+    fn an_end_that_is_made_while_a_sender_waits_gets_the_frame() {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let driver = MemoryDriver::new("memory://x").unwrap().capacity(1);
+        let topic = Topic::new("a").unwrap();
+        let open = || {
+            let (mut inbound, _wake) = driver.inbound().unwrap();
+            inbound.connect("memory://x").unwrap();
+            inbound.subscribe(&topic).unwrap();
+            inbound
+        };
+        let frames = |inbound: &mut dyn Inbound, count| {
+            let end = deadline(LIMIT);
+            let mut came = Vec::new();
+            while came.len() < count && std::time::Instant::now() < end {
+                if let Received::Frame { payload, .. } = inbound.recv(Some(Duration::from_millis(10))).unwrap() {
+                    came.extend_from_slice(payload);
+                }
+            }
+            came
+        };
+        let mut slow = open();
+        let mut outbound = driver.outbound().unwrap();
+        outbound.send(b"a", b"1", LIMIT).unwrap();
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| outbound.send(b"a", b"2", LIMIT).unwrap());
+            // For it to wait; if it is late, it has nothing to go past.
+            crate::thread::pause(Duration::from_millis(50));
+            let mut late = open();
+            assert_eq!(frames(&mut *slow, 2), *b"12");
+            sender.join().unwrap();
+            assert_eq!(frames(&mut *late, 1), *b"2");
+        });
     }
 
     #[test]
