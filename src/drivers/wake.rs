@@ -59,13 +59,14 @@ impl Wakeable {
         if !self.waker.pending.load(Ordering::Relaxed) {
             return false;
         }
-        // The byte is taken before the flag is cleared; in the other order a wake in between would be lost.
+        // The byte is taken before the flag is cleared; in the other order a wake in between would be lost. Who finds
+        // the flag still set sends no byte, and what it has done before is seen from here on.
         let mut byte = [0; 8];
         let read = self.stream.read(&mut byte);
         // Without the byte the other thread is between its two steps; the next poll returns at once when the byte
         // comes.
         if read.is_ok() {
-            self.waker.pending.store(false, Ordering::Release);
+            self.waker.pending.swap(false, Ordering::AcqRel);
         }
         read.is_ok()
     }
