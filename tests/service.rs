@@ -17,15 +17,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{eventually, free_port, pass, signal, within};
+use crossbeam_channel::Sender;
 use reexec::Process;
 use rig::{LONG, Rig, quickly, send, update};
+use tablecast::codec::{Decoder, Message};
 use tablecast::config::JoinFrames;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::Driver;
+use tablecast::transport::{Driver, Inbound, Outbound, Wake};
 use tablecast::{
     Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions, SyncReason,
-    TopicState,
+    Topic, TopicState,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,6 +128,64 @@ fn many_writers_lose_nothing_and_keep_order() {
         }
         assert!(rig.updates.is_empty());
         assert!(process.end());
+    });
+}
+
+/// A network on which each message is confirmed, and which takes no joined updates at present. The counts are of the
+/// frames that it gets with these.
+#[derive(Debug)]
+struct Confirming(MemoryDriver, Sender<usize>);
+
+struct ConfirmingEnd(Box<dyn Outbound>, Sender<usize>);
+
+impl Driver for Confirming {
+    fn outbound(&self) -> tablecast::Result<Box<dyn Outbound>> {
+        Ok(Box::new(ConfirmingEnd(self.0.outbound()?, self.1.clone())))
+    }
+
+    fn inbound(&self) -> tablecast::Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        self.0.inbound()
+    }
+
+    fn check_address(&self, address: &str) -> tablecast::Result<()> {
+        self.0.check_address(address)
+    }
+}
+
+impl Outbound for ConfirmingEnd {
+    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> tablecast::Result<()> {
+        self.0.send(topic, payload, timeout)
+    }
+
+    fn confirms(&self) -> bool {
+        true
+    }
+
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> tablecast::Result<()> {
+        let mut updates = Vec::new();
+        Decoder::new().decode(&Topic::ALL, payload, &mut updates)?;
+        if let [Message::Update(_), ..] = &updates[..] {
+            self.1.send(updates.len()).unwrap();
+        }
+        self.0.send(topic, payload, timeout)
+    }
+}
+
+/// Otherwise each would cost a round trip.
+#[test]
+fn joined_updates_go_whole_to_a_network_that_confirms_each_message() {
+    within(LONG, || {
+        let (_folder, socket) = socket();
+        let (sender, counts) = crossbeam_channel::unbounded();
+        let network = Confirming(MemoryDriver::new("memory://confirming").unwrap(), sender);
+        let multiproc = ZmqMultiproc::new(&socket, ZmqOptions::default()).unwrap();
+        let service = Service::start(&multiproc, &socket, &network, ServiceOptions::default()).unwrap();
+        let writer = writer(&socket, LONG);
+        writer.send_batch(&Topic::ALL, &vec![update("row"); 100]).unwrap();
+        assert_eq!(counts.recv_timeout(LONG), Ok(100));
+        drop(writer);
+        service.stop();
+        assert!(counts.is_empty());
     });
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use crate::clock;
-use crate::codec::{Encoder, is_joined};
+use crate::codec::{Encoder, MAX_JOINED, is_joined};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Outbound;
 use crate::update::{DbUpdate, Topic};
@@ -117,9 +117,12 @@ impl<'a> Turn<'a> {
         (numbers.slot(topic, self.now), &mut **outbound, self.left)
     }
 
-    /// True if this message can be [passed on](Turn::pass_on) whole.
+    /// True if this message is to be [passed on](Turn::pass_on) whole, even to be taken apart by the sending end: where
+    /// each message is confirmed, that needs one round trip rather than one for each part. A large batch would hardly
+    /// have the time.
     pub(crate) fn takes(&self, payload: &[u8]) -> bool {
-        !is_joined(payload) || self.sender.outbound.takes_joined()
+        let outbound = &self.sender.outbound;
+        !is_joined(payload) || outbound.takes_joined() || outbound.confirms() && payload.len() <= MAX_JOINED
     }
 
     /// Sends a message that another publisher has numbered.
