@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::run::{Heard, Run, RunState, clash};
+use super::run::{Heard, Run, RunState, clashed};
 use super::sequence::Sequence;
 use super::{Continuity, STRAGGLERS, Scope, Sender, earlier, find, grow, shrink};
 use crate::codec::{Hello, TOLD};
@@ -92,8 +92,7 @@ impl Continuity {
         let clashes = |run: &Run| run.heard > since && scope.is_elsewhere(from.publisher, run, from.address);
         if runs.iter().any(clashes) {
             runs.iter_mut().for_each(|run| run.has_clashed = true);
-            self.counters.clashes += 1;
-            self.errors.push(clash(from.publisher));
+            clashed(from.publisher, &mut self.counters, &mut self.errors);
             self.scan = Some(now);
         }
     }

@@ -260,8 +260,7 @@ impl Continuity {
                 RunState::Gone(at) if is_after(at, now) => run.state = RunState::Running,
                 RunState::Replaced(at) if is_after(at, now) => {
                     run.state = RunState::Running;
-                    self.counters.clashes += 1;
-                    self.errors.push(run::clash(publisher));
+                    run::clashed(publisher, &mut self.counters, &mut self.errors);
                 }
                 _ => return,
             }

@@ -13,6 +13,9 @@ const CALM: Duration = Duration::from_millis(50);
 /// ... and is reported after this time even if it goes on.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// Maximum of publishers named for one of the reasons that concern every topic: a peer can make up any number.
+const MOST_NAMED: usize = 1024;
+
 /// Events to emit.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -42,12 +45,12 @@ impl Pending {
     }
 
     pub(super) fn restarted(&mut self, publisher: Name, now: Instant) {
-        self.restarted.insert(publisher);
+        note(&mut self.restarted, publisher);
         self.added(now);
     }
 
     pub(super) fn missed(&mut self, publisher: Name, now: Instant) {
-        self.missed.insert(publisher);
+        note(&mut self.missed, publisher);
         self.added(now);
     }
 
@@ -111,5 +114,31 @@ impl Pending {
             topics: all.unproven.into_iter().collect(),
         });
         restarted.chain(missed).chain(gaps).chain(unproven).collect()
+    }
+}
+
+/// Notes one more publisher, or leaves it out: an event that concerns every topic comes in any case.
+fn note(publishers: &mut BTreeSet<Name>, publisher: Name) {
+    if publishers.len() < MOST_NAMED {
+        publishers.insert(publisher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_publishers_are_named() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        for number in 0..2 * MOST_NAMED {
+            pending.restarted(number.to_string().into(), now);
+            pending.missed(number.to_string().into(), now);
+        }
+        let reasons = pending.take(now + LONGEST, false);
+        assert_eq!(reasons.len(), MOST_NAMED + 1);
+        assert!(
+            matches!(reasons.last(), Some(SyncReason::HellosMissed { publishers }) if publishers.len() == MOST_NAMED)
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
+use super::Counters;
 use super::sequence::Sequence;
 use crate::error::{Error, ErrorKind};
 use crate::update::{DbUpdate, Name, Topic};
@@ -76,6 +77,9 @@ const REMEMBER_GONE: Duration = Duration::from_secs(60);
 const REMEMBER_SILENT: Duration = Duration::from_secs(600);
 /// How long a run that sends no hellos is remembered.
 const REMEMBER_OTHER: Duration = Duration::from_secs(3600);
+
+/// Maximum of errors that wait to be reported.
+const MOST_ERRORS: usize = 16;
 
 /// Lower bound of a hello period: a process may be without a processor for about as long.
 const MIN_PERIOD: Duration = Duration::from_millis(50);
@@ -170,7 +174,11 @@ impl Rounds {
     }
 }
 
-pub(super) fn clash(publisher: &Name) -> Error {
-    let context = format!("two publishers at a time use the id {publisher}: give each its own");
-    Error::new(ErrorKind::InvalidInput, context)
+/// Counts two publishers of one id, and reports them unless many are to be reported: a peer can make up any number.
+pub(super) fn clashed(publisher: &Name, counters: &mut Counters, errors: &mut Vec<Error>) {
+    counters.clashes += 1;
+    if errors.len() < MOST_ERRORS {
+        let context = format!("two publishers at a time use the id {publisher}: give each its own");
+        errors.push(Error::new(ErrorKind::InvalidInput, context));
+    }
 }

@@ -102,6 +102,21 @@ fn two_publishers_with_one_id_are_reported_and_both_are_followed() {
     assert_eq!(world.told_by(7_000), [gap("a", 11, 11)]);
 }
 
+/// A peer can make up any number of them, and each would be a line of the log.
+#[test]
+fn of_many_ids_that_are_used_twice_a_few_are_reported() {
+    let mut world = World::new();
+    for (millis, epoch) in [(1, 1), (2, 2), (2_000, 1)] {
+        world.pass(millis);
+        for publisher in 0..100 {
+            world.hear_of(&publisher.to_string(), epoch, "here", "a", millis, 0);
+        }
+    }
+    world.pass(3_000);
+    assert_eq!(world.session.stats().clashes, 100);
+    assert_eq!(world.errors.len(), 16);
+}
+
 #[test]
 fn what_a_peer_makes_us_remember_is_bounded_and_does_not_push_out_what_comes_from_others() {
     let mut world = World::new();
