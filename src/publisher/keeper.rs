@@ -48,6 +48,19 @@ impl SendingEnd {
                 Err(e) => self.apart(|| failures.add(&e, self.hook.as_ref())),
             }
         }
+        self.give_up();
+    }
+
+    /// Tries the gathered updates that are left a last time: the end of the publisher may not have waited for them.
+    fn give_up(&self) {
+        let given_up = contained(|| {
+            let mut sender = self.lock();
+            sender.flush(Duration::ZERO, true)?;
+            Ok(sender.trouble())
+        });
+        if let Some(e) = given_up.unwrap_or_else(Some) {
+            report!(&e, self.hook.as_ref());
+        }
     }
 
     /// Does what may take long, as a hook does. No update of a burst waits for that.

@@ -26,7 +26,7 @@ use super::turn::Turn;
 /// A driver's sending end with its keeper, the thread that sends hellos, also between sends.
 pub(crate) struct Link {
     sending: Arc<SendingEnd>,
-    // Joined when the link is dropped, after `wake` has ended it.
+    // Ended by `wake` when the link is dropped.
     keeper: Option<Thread>,
 }
 
@@ -49,11 +49,15 @@ pub(crate) struct LinkOptions {
 /// How long gathered updates, and the goodbye behind them, may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
+/// How long a goodbye waits for its turn, and the end of a link for its keeper, where a message may take long since it
+/// is confirmed.
+const PATIENCE: Duration = Duration::from_millis(400);
+
 impl Link {
     /// Shares `outbound`; `encoder` writes the hellos.
     pub(crate) fn new(mut outbound: Box<dyn Outbound>, encoder: Encoder, options: LinkOptions) -> Result<Link> {
         let waiter = outbound.waiter()?;
-        let is_asked = waiter.is_some();
+        let (is_asked, confirms) = (waiter.is_some(), outbound.confirms());
         let (mut waiter, wake) = waiter.unwrap_or_else(parked);
         let crowd = Arc::new(Crowd::new(outbound.subscribers().is_some()));
         let gathered = Arc::<Gathered>::default();
@@ -85,6 +89,7 @@ impl Link {
             max_hello: options.max_message_bytes.max(MIN_HELLO),
             send_timeout: options.send_timeout,
             is_asked,
+            confirms,
             wake,
             hook: options.hook,
         });
@@ -206,7 +211,9 @@ impl Link {
     /// Sends the gathered updates, and a goodbye with the last numbers. Waits only for a short while: a subscriber that
     /// does not receive it notices the silence.
     pub(crate) fn say_goodbye(&self) {
-        let mut sender = self.sending.lock();
+        let Some(mut sender) = self.sending.lock_within(PATIENCE) else {
+            return log::debug!("no goodbye: the last updates are not confirmed");
+        };
         let end = thread::deadline(LAST_CHANCE);
         // Gives up what it cannot send.
         let _ = sender.flush(LAST_CHANCE, true);
@@ -249,7 +256,14 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.sending.stopping.store(true, Ordering::Release);
         self.sending.wake.wake();
-        drop(self.keeper.take());
+        let keeper = self.keeper.take();
+        if let Some(keeper) = keeper
+            && self.sending.confirms
+            && !keeper.is_current()
+        {
+            // One that still sends ends by itself.
+            keeper.join_by(Instant::now() + PATIENCE);
+        }
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct SendingEnd {
     pub(super) send_timeout: Duration,
     /// True if the transport has probes to answer.
     pub(super) is_asked: bool,
+    /// Each message is confirmed, so that sending one may take long.
+    pub(super) confirms: bool,
     pub(super) hook: Option<ErrorHook>,
 }
 
@@ -60,6 +62,17 @@ impl SendingEnd {
     pub(super) fn lock(&self) -> MutexGuard<'_, Sender> {
         self.waiting.store(true, Ordering::Relaxed);
         let sender = self.sender.lock();
+        self.waiting.store(false, Ordering::Relaxed);
+        sender
+    }
+
+    /// As [`SendingEnd::lock`]; `None` if a message that others send is not confirmed within this time.
+    pub(super) fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, Sender>> {
+        if !self.confirms {
+            return Some(self.lock());
+        }
+        self.waiting.store(true, Ordering::Relaxed);
+        let sender = self.sender.try_lock_for(patience);
         self.waiting.store(false, Ordering::Relaxed);
         sender
     }

@@ -8,6 +8,7 @@ struct Slow {
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
     takes: Duration,
     held: Arc<Mutex<()>>,
+    confirms: bool,
 }
 
 impl Outbound for Slow {
@@ -17,16 +18,25 @@ impl Outbound for Slow {
         thread::pause(self.takes);
         Ok(())
     }
+
+    fn confirms(&self) -> bool {
+        self.confirms
+    }
 }
 
 /// A link whose keeper has begun a round of hellos about so many topics, four or so a message.
 fn in_round(topics: usize, takes: Duration, held: &Arc<Mutex<()>>) -> (Link, Arc<Mutex<Vec<Vec<u8>>>>) {
-    let sent = Arc::<Mutex<Vec<Vec<u8>>>>::default();
     let outbound = Slow {
-        sent: Arc::clone(&sent),
+        sent: Arc::default(),
         takes,
         held: Arc::clone(held),
+        confirms: false,
     };
+    begun(topics, outbound)
+}
+
+fn begun(topics: usize, outbound: Slow) -> (Link, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let sent = Arc::clone(&outbound.sent);
     let options = LinkOptions {
         hello_interval: Duration::from_millis(50),
         max_message_bytes: MIN_HELLO,
@@ -101,4 +111,32 @@ fn a_round_of_hellos_holds_up_no_end() {
         let count = sent.lock().len() - before;
         assert!(count < 40, "{count}");
     }
+}
+
+/// As where each message is confirmed, and a server does not answer.
+#[test]
+fn a_send_of_the_keeper_holds_up_no_end() {
+    let held = Arc::<Mutex<()>>::default();
+    let hold = held.lock();
+    let outbound = Slow {
+        sent: Arc::default(),
+        takes: Duration::ZERO,
+        held: Arc::clone(&held),
+        confirms: true,
+    };
+    let (link, _) = begun(1, outbound);
+    let has_ended = std::thread::scope(|scope| {
+        let ending = scope.spawn(move || {
+            link.say_goodbye();
+            drop(link);
+        });
+        let deadline = thread::deadline(Duration::from_secs(20));
+        while !ending.is_finished() && Instant::now() < deadline {
+            thread::pause(Duration::from_millis(1));
+        }
+        let has_ended = ending.is_finished();
+        drop(hold);
+        has_ended
+    });
+    assert!(has_ended);
 }
