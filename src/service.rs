@@ -26,7 +26,7 @@ pub use options::{ServiceOptions, ServiceStats};
 use progress::Progress;
 use relay::Relay;
 
-/// Forwards frames from the processes of this host to the network, without decoding them.
+/// Forwards frames from the processes of this host to the network.
 ///
 /// It runs on a thread of its own from its creation; dropping it stops it.
 pub struct Service {

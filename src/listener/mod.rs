@@ -8,8 +8,9 @@
 //!   the event is processed. An event that a listener loses, or has when it ends, is sent to another; an event that a
 //!   busy listener holds is not.
 //! - **Exactly one processes it.** Before a listener processes an event it claims it in the store, in the table
-//!   `listener_claim`, and before it acknowledges the event it marks the claim as done. A done claim holds for all listeners,
-//!   also when its owner is gone; an open one is taken over once its owner can no longer be processing the event.
+//!   `listener_claim`, and before it acknowledges the event it marks the claim as done. A done claim holds for all
+//!   listeners, also when its owner is gone; an open one is taken over once its owner can no longer be processing the
+//!   event.
 //! - **In bundles.** Claims, marks and removals that are due together make one step of the store, and answers make one
 //!   message. Listeners report how many events wait, and notifiers choose listeners and hold back accordingly.
 //! - **No restarts.** Notifiers see servers come and go in the store, by versions, without comparing clocks.
