@@ -65,28 +65,38 @@ impl Registered {
 /// The store's errors.
 #[doc(hidden)]
 pub fn registered(store: &dyn Store) -> Result<Vec<Registered>> {
-    let there = rows(store)?.into_iter();
+    let there = Rows::read(store)?.there.into_iter();
     Ok(there.map(|(member, detail)| Registered::new(member, detail)).collect())
 }
 
-/// The rows of all replicas except those that are leaving.
-pub(super) fn rows(store: &dyn Store) -> Result<Vec<(Member, Detail)>> {
-    let mut there = Vec::new();
-    for row in store.entries(REPLICAS, None) {
-        let row = row?;
-        if row.key == *WATCHED {
-            continue;
-        }
-        match Member::from_row(&row).and_then(|member| Ok((Detail::of(&member)?, member))) {
-            Ok((detail, member)) if !member.leaving => {
-                let version = row.version;
-                there.push((member, Detail { version, ..detail }));
+/// The rows of the replicas.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) there: Vec<(Member, Detail)>,
+    /// The keys and versions of rows that are left of replicas which have ended: an earlier version of this library
+    /// marked them as leaving, for others to remove.
+    pub(super) left: Vec<(Name, u64)>,
+}
+
+impl Rows {
+    pub(super) fn read(store: &dyn Store) -> Result<Rows> {
+        let mut rows = Rows::default();
+        for row in store.entries(REPLICAS, None) {
+            let row = row?;
+            if row.key == *WATCHED {
+                continue;
             }
-            Ok(_) => {}
-            Err(e) => log::debug!("skipped: {e}"),
+            match Member::from_row(&row).and_then(|member| Ok((Detail::of(&member)?, member))) {
+                Ok((_, member)) if member.leaving => rows.left.push((row.key, row.version)),
+                Ok((detail, member)) => {
+                    let version = row.version;
+                    rows.there.push((member, Detail { version, ..detail }));
+                }
+                Err(e) => log::debug!("skipped: {e}"),
+            }
         }
+        Ok(rows)
     }
-    Ok(there)
 }
 
 /// The content of [`Member::detail`] in a replica's row.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::replicas::{Detail, REPLICAS, WATCHED, rows};
+use super::replicas::{Detail, REPLICAS, Rows, WATCHED};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Store, Write};
 use crate::update::{Name, Topic};
@@ -127,7 +127,8 @@ impl Unrenewed {
             let time = time.max(stored.of(id, version));
             times.watched.insert(id.clone(), (version, time));
         }
-        let there: BTreeSet<Name> = rows(store)?.into_iter().map(|(member, _)| member.id.into()).collect();
+        let there = Rows::read(store)?.there.into_iter();
+        let there: BTreeSet<Name> = there.map(|(member, _)| member.id.into()).collect();
         times.watched.retain(|id, _| there.contains(id));
         let Ok(text) = serde_json::to_string(&times) else {
             return Ok(());

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::question::{Question, TABLE, TOPIC};
-use super::replicas::{Detail, rows};
+use super::replicas::{Detail, REPLICAS, Rows};
 use super::unrenewed::Unrenewed;
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Store;
+use crate::store::{Store, Write};
 use crate::thread;
 use crate::update::{Action, DbUpdate, Name, Topic};
 
@@ -66,7 +66,9 @@ impl Database {
     ) -> Result<Barrier> {
         let deadline = thread::deadline(timeout);
         let store = self.store();
-        let mut waiting = replicas(store, table, topic)?;
+        let rows = Rows::read(store)?;
+        remove(store, &rows.left);
+        let mut waiting = holding(rows, table, topic);
         if waiting.is_empty() {
             return Ok(Barrier::default());
         }
@@ -93,7 +95,7 @@ impl Database {
             }
             thread::pause(look.min(deadline.saturating_duration_since(now)));
             look = (look * 2).min(LAST_LOOK);
-            let there = replicas(store, table, topic)?;
+            let there = holding(Rows::read(store)?, table, topic);
             waiting.retain(|replica, _| match there.get(replica).map(|detail| detail.answer(&id)) {
                 Some(None) => true,
                 Some(Some(has_it)) => {
@@ -119,10 +121,19 @@ impl Database {
 }
 
 /// The replicas that may hold this topic of the table.
-fn replicas(store: &dyn Store, table: &str, topic: &Topic) -> Result<BTreeMap<Name, Detail>> {
-    let there = rows(store)?.into_iter();
+fn holding(rows: Rows, table: &str, topic: &Topic) -> BTreeMap<Name, Detail> {
+    let there = rows.there.into_iter();
     let there = there.filter(|(_, detail)| detail.may_hold(table, topic));
-    Ok(there.map(|(member, detail)| (member.id.into(), detail)).collect())
+    there.map(|(member, detail)| (member.id.into(), detail)).collect()
+}
+
+/// Removes rows, unless they were written since they were seen.
+fn remove(store: &dyn Store, rows: &[(Name, u64)]) {
+    for (id, version) in rows {
+        if let Err(e) = store.write(&Write::delete(REPLICAS, id).if_version(*version)) {
+            log::debug!("the row of the replica {id}, which has ended: {e}");
+        }
+    }
 }
 
 impl Question {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tablecast::registry::Member;
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::TableVersion;
 use tablecast::{Action, Config, DbUpdate, ErrorKind, Node, RegistryOptions, Topic};
@@ -188,6 +189,32 @@ fn a_replica_leaves_no_row() {
         eventually(LONG, || row().is_ok());
         drop(replica);
         assert_eq!(row().unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+/// Rows of replicas that ended under an earlier version of the library are removed by the next writer that waits, and
+/// not waited for.
+#[test]
+fn a_writer_removes_what_ended_replicas_have_left() {
+    within(LONG, || {
+        let world = World::new(0);
+        let row = |leaving| {
+            let detail = r#"{"host":"h","tables":["t"],"topics":["a"],"answers":[]}"#;
+            let member = Member {
+                leaving,
+                detail: detail.into(),
+                ..Member::default()
+            };
+            serde_json::to_string(&member).unwrap()
+        };
+        for (id, leaving) in [("ended", true), ("there", false)] {
+            world.store.create("replica", id, &row(leaving), &Topic::ALL).unwrap();
+        }
+        let barrier = world.database.barrier("t", &topic("a"), 1, Duration::from_millis(10));
+        assert_eq!(barrier.unwrap().missing, ["there"]);
+        let kind = |id| world.store.get("replica", id, None).map_err(|e| e.kind());
+        assert_eq!(kind("ended").unwrap_err(), ErrorKind::NotFound);
+        assert!(kind("there").is_ok());
     });
 }
 
