@@ -122,6 +122,8 @@ impl Holdings {
         if is_held {
             self.parts().into_iter().for_each(|part| part.remove_topic(topic));
         }
+        drop(topics);
+        self.signal.notify();
         is_held
     }
 
@@ -185,13 +187,15 @@ impl Holdings {
         stats
     }
 
-    /// Stops holding the tables for which this is true.
+    /// Stops holding the tables for which this is true. Nothing waits for them from now on.
     pub(super) fn close(&self, is_closed: impl Fn(&Arc<dyn Part>) -> bool) {
         let mut counted = self.counted.lock();
         for part in self.parts.write().extract_if(.., |part| is_closed(part)) {
             part.count(&mut counted);
         }
         (counted.rows, counted.malformed) = (0, 0);
+        drop(counted);
+        self.signal.notify();
     }
 
     pub(super) fn wait_current(&self, timeout: Duration) -> Result<()> {

@@ -329,8 +329,6 @@ impl Drop for Replica {
         self.holdings.ended.store(true, Ordering::Release);
         self.holdings.parts().iter().for_each(|part| part.end());
         self.holdings.close(|_| true);
-        // Waiting threads wait for nothing more.
-        self.holdings.signal.notify();
         self.holdings.tables.lock().clear();
         self.holdings.topics.lock().clear();
     }

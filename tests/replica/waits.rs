@@ -1,13 +1,14 @@
 //! Waiting, staleness, and changes that are found without an update.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tablecast::registry::Member;
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::TableVersion;
-use tablecast::{Action, Config, DbUpdate, ErrorKind, Node, RegistryOptions, Topic};
+use tablecast::{Action, Config, DbUpdate, ErrorKind, Node, RegistryOptions, Result, Topic};
 
-use crate::common::{eventually, hook, within};
+use crate::common::{eventually, hook, pass, within};
 use crate::{LONG, World, held, holds, stored, topic};
 
 /// A row written straight to the store without an update is there after a wait, and by itself within a check.
@@ -189,6 +190,37 @@ fn a_replica_leaves_no_row() {
         eventually(LONG, || row().is_ok());
         drop(replica);
         assert_eq!(row().unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+/// A wait for a table or topic ends with it, whatever else the dispatcher has to do.
+#[test]
+fn nothing_waits_for_what_is_let_go() {
+    within(LONG, || {
+        let world = World::new(0);
+        let replica = world.replica(holds(&["a"]));
+        for table in ["t", "u"] {
+            replica.raw_table(table).unwrap();
+        }
+        replica.wait_synced(LONG).unwrap();
+        // From now on nothing is read.
+        world.dispatcher.stop();
+        let waits = |wait: &(dyn Fn() -> Result<()> + Sync), let_go: &dyn Fn() -> bool| {
+            thread::scope(|scope| {
+                let waiting = scope.spawn(wait);
+                pass(Duration::from_millis(50));
+                assert!(!waiting.is_finished() && let_go());
+                waiting.join().unwrap()
+            })
+        };
+        let (b, later) = (topic("b"), TableVersion::default());
+        replica.add_topic(&b).unwrap();
+        let version = || replica.wait_version("t", &b, later, LONG * 2);
+        let ended = waits(&version, &|| replica.remove_topic(&b));
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::NotFound);
+        let current = || replica.wait_current(LONG * 2);
+        let ended = waits(&current, &|| replica.remove_table("t") && replica.remove_table("u"));
+        assert!(ended.is_ok());
     });
 }
 
