@@ -35,7 +35,7 @@ pub(super) trait Part: Send + Sync {
     fn may_have_rows(&self, topic: &Topic) -> bool;
     /// The keys of the rows of these topics; visits all rows.
     fn keys(&self, is_of: &dyn Fn(&Topic) -> bool) -> Vec<Name>;
-    /// The version of a row, and a sum of its text.
+    /// The version of a row, and a sum of its text; `None` also if its topic is no longer held, and it is being removed.
     fn stamp(&self, key: &str) -> Option<(u64, u32)>;
     fn sum(&self, text: &str) -> u32;
     /// Takes a result, to merge it in order on a dispatcher's thread.

@@ -1,5 +1,6 @@
 //! Tables and topics that several threads hold and let go, and wait for.
 
+use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -7,13 +8,18 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{never, unbounded};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tablecast::replica::{ReplicaOptions, RowChange};
-use tablecast::store::Write;
-use tablecast::{Action, DbUpdate, Store, Table};
+use tablecast::store::{Page, Row, Write};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{Action, DbUpdate, Result, Store, Table, Topic};
 
 use crate::common::{eventually, within};
 use crate::fleet::Counting;
+use crate::front::pass_on;
+use crate::handlers::gate;
+use crate::told::Told;
 use crate::{LONG, World, holds, topic};
 
 const TIMES: usize = 500;
@@ -153,5 +159,69 @@ fn a_topic_that_goes_is_not_read_to_its_end() {
         replica.wait_synced(LONG).unwrap();
         let pages = store.pages("t");
         assert!(pages <= 4, "{pages}");
+    });
+}
+
+/// A store that does something before it reads the next page.
+#[derive(Default)]
+struct Interrupted {
+    store: MemoryStore,
+    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+impl Store for Interrupted {
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        let first = self.first.lock().take();
+        first.into_iter().for_each(|first| first());
+        self.store.page_of_entries(table, topic, after)
+    }
+
+    pass_on!(|this| this.store; get write page_of_keys create_table delete_table allocate_unique_key);
+    pass_on!(|this| this.store; table_version topic_versions changes);
+}
+
+/// A comparison finds no fault with rows that are let go meanwhile, however long their handlers take.
+#[test]
+fn a_comparison_beside_the_removal_of_a_topic_finds_nothing() {
+    within(LONG, || {
+        let store = Arc::new(Interrupted::default());
+        let world = World::with(2, Arc::clone(&store) as _);
+        let keys: Vec<_> = (0..10).map(|key| key.to_string()).collect();
+        for key in &keys {
+            store.create("t", key, "x", &topic("a")).unwrap();
+        }
+        let options = ReplicaOptions {
+            check_interval: Duration::from_secs(600),
+            ..holds(&["a", "b"])
+        };
+        let replica = Arc::new(world.replica(options));
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        world.come_to_rest([&*replica]);
+        let (held_up, visitors, open) = gate();
+        let (told, _guard) = Told::after(&table, move |change| {
+            if let RowChange::Removed { .. } = change {
+                held_up.pass();
+            }
+        });
+        eventually(LONG, || told.count() == keys.len());
+        let (leaving, rows) = (Arc::clone(&replica), Arc::clone(&store));
+        let first = move || {
+            assert!(leaving.remove_topic(&topic("a")));
+            visitors.recv_timeout(LONG).unwrap();
+            for key in &keys {
+                rows.store.set("t", key, "y").unwrap();
+            }
+        };
+        *store.first.lock() = Some(Box::new(first));
+        let differences = replica.verify(LONG);
+        drop(open);
+        assert_eq!(differences.unwrap(), []);
     });
 }

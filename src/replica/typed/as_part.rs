@@ -117,7 +117,9 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
     }
 
     fn stamp(&self, key: &str) -> Option<(u64, u32)> {
-        self.state.read().core.rows.stamp(key)
+        let core = &self.state.read().core;
+        let held = core.rows.get(key)?;
+        core.rows.stamp(key).filter(|_| core.holds(held.topic()))
     }
 
     fn sum(&self, text: &str) -> u32 {
