@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::store::TableVersion;
 
-/// The most early updates that are remembered; others do not move the position.
+/// The most runs of early updates that are remembered; others do not move the position.
 const MAX_EARLY: usize = 1 << 16;
 
 /// The most checks that wait for the position to reach their version.
@@ -35,7 +35,8 @@ pub(super) struct Standing {
     /// Everything up to here is included; `None` before the first listing.
     pub(super) position: Option<TableVersion>,
     pub(super) heard: Heard,
-    /// The updates above the position: the version before each, and its own.
+    /// The runs of updates above the position, each of which follows the one before: the version before the first, and
+    /// that of the last.
     early: BTreeMap<u64, u64>,
     /// The version before the first early update; the replica catches up unless the position reaches it by this time.
     hole: Option<(u64, Instant)>,
@@ -88,7 +89,12 @@ impl Standing {
     }
 
     fn note_early(&mut self, after: u64, version: u64) {
-        if self.early.len() < MAX_EARLY {
+        // For as long as the store is silent, everything may follow the same hole.
+        if let Some((_, last)) = self.early.range_mut(..=after).next_back()
+            && after <= *last
+        {
+            *last = version.max(*last);
+        } else if self.early.len() < MAX_EARLY {
             self.early.insert(after, version);
         }
     }
@@ -170,6 +176,27 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many updates follow one that is missing, they take the room of one.
+    #[test]
+    fn updates_in_a_row_are_one_run() {
+        let now = clock::now();
+        let mut standing = Standing {
+            position: Some(TableVersion::default()),
+            ..Standing::default()
+        };
+        let mut merge = |after, version| {
+            standing.merged(Some(after), version, now, Duration::ZERO);
+            (standing.position.unwrap().version, standing.early.len())
+        };
+        let count = 2 * MAX_EARLY as u64;
+        assert!((1..count).all(|after| merge(after, after + 1) == (0, 1)));
+        // Behind another hole, and one of them again.
+        assert_eq!(merge(count + 1, count + 2), (0, 2));
+        assert_eq!(merge(5, 6), (0, 2));
+        assert_eq!(merge(0, 1), (count, 1));
+        assert_eq!(merge(count, count + 1), (count + 2, 0));
+    }
 
     /// However many checks wait, the newest counts once its version is reached.
     #[test]
