@@ -267,12 +267,17 @@ impl<T> Core<T> {
         }
     }
 
-    /// The store failed: repeats the read, with growing pauses.
+    /// The store failed: repeats the read, with growing pauses. The reads that were under way fail together.
     pub(in crate::replica) fn handle_failure(&mut self, read: &Read, now: Instant) {
         self.counts.failures += 1;
-        let pause = (BACKOFF * 2u32.pow(self.failures.min(10))).min(self.times.max_backoff);
-        self.failures += 1;
-        let at = clock::after(now, pause.mul_f64(1.0 - 0.5 * self.chance.f64()));
+        let at = match self.paused_until.filter(|until| now < *until) {
+            Some(until) => until,
+            None => {
+                let pause = (BACKOFF * 2u32.pow(self.failures.min(10))).min(self.times.max_backoff);
+                self.failures += 1;
+                clock::after(now, pause.mul_f64(1.0 - 0.5 * self.chance.f64()))
+            }
+        };
         self.paused_until = Some(at);
         let (id, topic, want) = match read {
             Read::Versions { id, .. } => {

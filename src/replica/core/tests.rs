@@ -301,3 +301,29 @@ fn a_fleet_lists_at_different_moments() {
         assert!(waits[99] <= spread && waits[90] - waits[10] > spread / 2, "{waits:?}");
     }
 }
+
+/// However many reads are under way, one failure of the store causes one short pause, and only the next a longer one.
+#[test]
+fn reads_that_fail_together_cause_one_pause() {
+    let start = clock::now();
+    let topics: Vec<_> = (10..30)
+        .map(|number| Topic::new(format!("{number}")).unwrap())
+        .collect();
+    let of: Vec<_> = topics.iter().collect();
+    let (mut core, ids) = listing(&of, start);
+    let mut begun: Vec<_> = ids.into_iter().zip(&topics).collect();
+    let mut now = start;
+    for most in [100, 200, 400].map(Duration::from_millis) {
+        for (id, topic) in begun.drain(..) {
+            let topic = Arc::new(topic.clone());
+            core.handle_failure(&Read::Listing { id, topic }, now);
+        }
+        let next = core.deadline().unwrap();
+        assert!(next <= now + most && next >= now + most / 2, "{:?}", next - now);
+        now = next;
+        while let Some(Read::Listing { id, topic }) = core.poll(now) {
+            begun.push((id, topics.iter().find(|of| **of == *topic).unwrap()));
+        }
+        assert_eq!(begun.len(), topics.len());
+    }
+}
