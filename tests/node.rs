@@ -5,12 +5,16 @@ mod common;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+#[cfg(all(feature = "zmq", feature = "testing"))]
+use common::{Stopwatch, pass};
 use common::{eventually, within};
 use crossbeam_channel::unbounded;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::registry::{Member, PUBLISHERS};
 use tablecast::store::Write;
 use tablecast::stores::memory::MemoryStore;
+#[cfg(all(feature = "zmq", feature = "testing"))]
+use tablecast::testing::FaultyStore;
 use tablecast::{Action, AddressState, Config, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -184,5 +188,42 @@ fn a_publisher_on_a_network_of_the_program_is_registered() {
         let node = node.store(Arc::clone(&store) as _).open().unwrap();
         let _publisher = node.publisher().unwrap();
         eventually(LONG, || registered(&store).len() == 1);
+    });
+}
+
+/// All parts that wait for a silent store end in the time of two, and so does a registration that the program holds.
+#[cfg(all(feature = "zmq", feature = "testing"))]
+#[test]
+fn a_node_stops_within_a_second_while_its_store_is_silent() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        (config.discover, config.pub_sub_use_multiproc, config.publisher_port) = (true, false, 0);
+        config.publisher_bind_address = "127.0.0.1".into();
+        config.publisher_multiproc_socket = folder.path().join("socket");
+        config.monitor_tables = vec!["t".into()];
+        let soon = Duration::from_millis(100);
+        (config.reconnect_max_ms, config.hello_interval_ms) = (soon, soon);
+        (config.reconnect_interval_ms, config.monitor_interval_ms) = (soon, soon);
+        (config.discover_interval_ms, config.publisher_timeout_ms) = (soon, soon);
+        let store = Arc::new(FaultyStore::new());
+        let node = Node::builder(&config).store(Arc::clone(&store) as _).open().unwrap();
+        drop((
+            node.publisher().unwrap(),
+            node.service().unwrap(),
+            node.subscriber().unwrap(),
+        ));
+        let registered = || store.keys(PUBLISHERS, None).count() == 2;
+        eventually(LONG, registered);
+        let registration = node.registration().unwrap();
+        store.lock(LONG);
+        // Each looks at the store within this time.
+        pass(8 * soon);
+        let stopwatch = Stopwatch::start();
+        node.stop();
+        stopwatch.assert_within(Duration::from_secs(1), "the stop of a node");
+        store.mend();
+        eventually(LONG, || store.keys(PUBLISHERS, None).count() == 0);
+        drop(registration);
     });
 }

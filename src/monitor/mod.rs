@@ -128,10 +128,9 @@ impl Monitor {
         self.thread.stop();
     }
 
-    /// As [`Monitor::stop`] for each, but in the time of one.
-    pub(crate) fn stop_all(monitors: &[Monitor]) {
-        monitors.iter().for_each(|monitor| monitor.thread.tell());
-        monitors.iter().for_each(|monitor| monitor.thread.stop());
+    /// Tells the thread to stop, and does not wait.
+    pub(crate) fn tell(&self) {
+        self.thread.tell();
     }
 }
 

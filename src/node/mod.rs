@@ -234,7 +234,8 @@ impl Node {
     }
 
     /// Returns the registration of the bound publisher, or of the publisher service, whichever was created last. `None`
-    /// without `discover`, with the driver `redis`, and until either is created.
+    /// without `discover`, with the driver `redis`, and until either is created. It ends as the node stops, also if the
+    /// program holds it.
     pub fn registration(&self) -> Option<Arc<Registration>> {
         self.parts.lock().registrations.last().cloned()
     }

@@ -22,7 +22,7 @@ pub(super) struct Parts {
     pub(super) monitors: Vec<Monitor>,
     pub(super) service: Option<Arc<Service>>,
     pub(super) subscriber: Option<Arc<Subscriber>>,
-    /// Dropped after the publisher and the service, so that subscribers that follow the row have the goodbye by then.
+    /// Stopped after the publisher and the service, so that subscribers that follow the row have the goodbye by then.
     pub(super) registrations: Vec<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
@@ -30,18 +30,22 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Stops the running parts; the rest end as they are dropped.
+    ///
+    /// Threads that wait for the same silent store are told together: it costs the time of one.
     pub(super) fn stop(self) {
-        if let Some(discovery) = &self.discovery {
-            discovery.stop();
-        }
+        self.discovery.iter().for_each(Discovery::tell);
+        self.monitors.iter().for_each(Monitor::tell);
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop();
         }
+        if let Some(discovery) = &self.discovery {
+            discovery.stop();
+        }
         // The service still passes on the last updates of the monitors and the publisher, and its goodbye.
-        Monitor::stop_all(&self.monitors);
-        self.monitors
-            .iter()
-            .for_each(|monitor| log::info!("stopped: {monitor:?}"));
+        for monitor in &self.monitors {
+            monitor.stop();
+            log::info!("stopped: {monitor:?}");
+        }
         drop((self.monitors, self.database, self.publisher));
         if let Some(service) = &self.service {
             service.stop();
@@ -50,5 +54,8 @@ impl Parts {
         if let Some(subscriber) = &self.subscriber {
             subscriber.stop();
         }
+        // The program may still hold them.
+        self.registrations.iter().for_each(|registration| registration.tell());
+        self.registrations.iter().for_each(|registration| registration.stop());
     }
 }

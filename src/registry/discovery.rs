@@ -54,6 +54,11 @@ impl Discovery {
         Ok(Discovery { watch })
     }
 
+    /// Tells the thread to stop, and does not wait.
+    pub(crate) fn tell(&self) {
+        self.watch.tell();
+    }
+
     /// Stops following; connections stay. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
         self.watch.stop();
