@@ -1,6 +1,8 @@
 //! `tablecast replica`, and `db --wait`, driven by other programs.
 
+use std::io::{self, BufRead};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
 use crate::common::{eventually, within};
@@ -8,9 +10,10 @@ use crate::host::{Host, json, socket};
 use crate::process::{End, LIMIT, Process, run, run_unread, tablecast};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
-use tablecast::store::StoreOptions;
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
+use tablecast::store::{StoreOptions, Write};
 use tablecast::stores::sqlite::SqliteStore;
-use tablecast::{Store, Topic};
+use tablecast::{Database, DatabaseOptions, Publisher, PublisherOptions, Store, Topic};
 
 /// The database of a host, and replicas of it.
 struct Rows<'a>(&'a Host);
@@ -141,7 +144,7 @@ fn once_prints_the_rows_and_check_the_differences() {
     });
 }
 
-/// More changes come during a comparison than wait to be printed.
+/// More changes come during a comparison than wait to be printed. A signal ends it.
 #[test]
 fn a_table_that_is_being_written_is_compared() {
     within(4 * LIMIT, || {
@@ -162,13 +165,31 @@ fn a_table_that_is_being_written_is_compared() {
                 store.set("t", key, &value(number)).unwrap();
             }
         };
-        let end = thread::scope(|scope| {
+        let interrupted = |id: u32| {
+            let id = id.to_string();
+            let mut command = rows.replica(&["--check", "--id", &id]);
+            // So that its row soon says that all rows are there.
+            command.env("TABLECAST_PUBLISHER_TIMEOUT_MS", "100");
+            let mut comparing = Process::start(command);
+            let row = || store.get("replica", &id, None).map_or(String::new(), |row| row.value);
+            let is_comparing = |row: &str| row.contains("staleness_ms") && !row.contains("null");
+            eventually(LIMIT, || !comparing.is_running() || is_comparing(&row()));
+            if comparing.is_running() {
+                comparing.signal("TERM");
+            }
+            comparing.end()
+        };
+        let (end, ended) = thread::scope(|scope| {
             scope.spawn(write);
             let end = run(rows.replica(&["--check", "--timeout", "30"]));
+            // One may be done before the signal comes.
+            let ended = (0..20).map(interrupted).find(|end| end.code != Some(0));
             drop(stop);
-            end
+            (end, ended.expect("a comparison that a signal has ended"))
         });
         assert_eq!((end.code, end.stdout), (Some(0), Vec::new()), "{}", end.stderr);
+        assert_eq!((ended.code, ended.stdout), (Some(1), Vec::new()), "{}", ended.stderr);
+        assert!(ended.stderr.contains("a signal came"), "{}", ended.stderr);
     });
 }
 
@@ -230,6 +251,43 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
             "--no-publish",
         ];
         assert_eq!(rows.db(&silent).code, Some(2));
+    });
+}
+
+/// The rows are there all the same, however fast others change them and however slowly the output is read.
+#[test]
+fn once_ends_while_rows_change_faster_than_they_are_printed() {
+    const ROWS: usize = 2_000;
+    // It prints up to 1,024 changes at a time, and looks whether all rows are there after half of these times.
+    const LINES: usize = ROWS + 40 * 1_024;
+    within(4 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        let store = SqliteStore::open(host.folder.path().join("rows.db"), StoreOptions::default()).unwrap();
+        let keys: Vec<_> = (0..ROWS).map(|key| key.to_string()).collect();
+        let value = "x".repeat(1_000);
+        for key in &keys {
+            store.create("t", key, &value, &Topic::ALL).unwrap();
+        }
+        let address = format!("ipc://{}", socket(host.folder.path()).display());
+        let driver = ZmqMultiproc::new(&address, ZmqOptions::default()).unwrap();
+        let publisher = Publisher::new(&driver, PublisherOptions::default()).unwrap();
+        let database = Database::new(Arc::new(store), publisher, DatabaseOptions::default());
+        let (output, pipe) = io::pipe().unwrap();
+        let mut replica = Process::start_writing(rows.replica(&["--once"]), pipe);
+        let mut changed = keys.iter().cycle();
+        let lines = io::BufReader::new(output).lines().map(Result::unwrap);
+        // What waits to be printed has no end, but the rows have.
+        let is_synced = |(number, line): (usize, String)| {
+            if number > ROWS / 2 {
+                for key in changed.by_ref().take(3) {
+                    database.write(&Write::set("t", key, &value), 5).unwrap();
+                }
+            }
+            json(&line)["event"] == "synced"
+        };
+        assert!(lines.take(LINES).enumerate().any(is_synced));
+        assert_eq!(replica.end().code, Some(0));
     });
 }
 

@@ -203,12 +203,11 @@ impl Watch<'_> {
                 recv(look) -> _ => {
                     let went_back = Some(self.replica.stats().went_back);
                     let is_synced = self.replica.is_synced();
-                    // Changes from before the sync are printed first.
-                    if let Ok(change) = self.changes.try_recv() {
-                        if self.print(change, &mut out).map_err(output::failed)? {
-                            return Ok(());
-                        }
-                        continue;
+                    // Changes from before the sync are printed first: there are no more than are printed at once.
+                    if let Ok(change) = self.changes.try_recv()
+                        && self.print(change, &mut out).map_err(output::failed)?
+                    {
+                        return Ok(());
                     }
                     if is_synced
                         && std::mem::replace(&mut self.synced, went_back) != went_back
