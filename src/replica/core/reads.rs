@@ -201,6 +201,14 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(topic) else {
             return;
         };
+        if of_topic
+            .position()
+            .is_some_and(|position| is_of_unknown_history(position, base))
+        {
+            // Updates have moved the position since the read began, and changes up to there were left out.
+            of_topic.want(now, Want::List);
+            return;
+        }
         if let Some(position) = &mut of_topic.standing.position {
             position.incarnation = version.incarnation;
         }

@@ -302,6 +302,39 @@ fn a_fleet_lists_at_different_moments() {
     }
 }
 
+/// While changes are read of a table to which nothing was written before, the table begins anew: what they include is
+/// not what updates have brought meanwhile.
+#[test]
+fn changes_of_another_history_than_the_updates_are_not_trusted() {
+    let now = clock::now();
+    let topic = Topic::new("a").unwrap();
+    let nothing = Base::of_table(TableVersion::default());
+    let mut core = synced(&topic, Some(nothing), &[], now);
+    core.handle_update(&update(&topic, 2), Some(&row(&topic, 2)), now);
+    let later = now + 2 * TIMES.patience;
+    let Some(Read::Changes { id, .. }) = core.poll(later) else {
+        panic!("no catch-up");
+    };
+    core.handle_update(&update(&topic, 1), Some(&row(&topic, 1)), later);
+    let proven = core.proven(&topic);
+    let other = NewRow::new("k".into(), Arc::new(topic.clone()), 2, Ok(()), 1);
+    assert!(core.take_changed(id, &topic, &"k".into(), 2, Some(&other)).is_none());
+    core.end_changes(id, &topic, base(3).version, later);
+    assert_eq!(
+        (core.topics[&topic].due().unwrap().1, core.proven(&topic)),
+        (Want::List, proven)
+    );
+    // The listing finds the other row.
+    let Some(Read::Listing { id, .. }) = core.poll(later) else {
+        panic!("no listing");
+    };
+    core.begin_listing(id, &topic, Some(base(3)), ["k".into()], later);
+    core.take_listed(id, &topic, &other);
+    core.end_listing(id, &topic);
+    core.end_sweep(id, &topic, later);
+    assert_eq!(core.counts.went_back, 1);
+}
+
 /// However many reads are under way, one failure of the store causes one short pause, and only the next a longer one.
 #[test]
 fn reads_that_fail_together_cause_one_pause() {
