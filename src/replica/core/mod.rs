@@ -54,6 +54,8 @@ pub(super) struct Core<T> {
     has_ended: bool,
     /// Some topic [distrusts](OfTopic::distrusts) the held rows.
     distrusts: bool,
+    /// That of the topics, also for those to come.
+    quarantined_until: Option<Instant>,
     /// The table's version as last read from the store.
     seen: TableVersion,
     check: Check,
@@ -108,6 +110,7 @@ impl<T> Core<T> {
             left: Left::default(),
             has_ended: false,
             distrusts: false,
+            quarantined_until: None,
             seen: TableVersion::default(),
             check: Check {
                 due: clock::after(now, times.check_interval),
@@ -141,6 +144,7 @@ impl<T> Core<T> {
                 due: Some((now, Want::List)),
                 may_have_rows: self.left.topics > 0,
                 distrusts: self.left.is_doubted,
+                quarantined_until: self.quarantined_until,
                 ..OfTopic::default()
             };
             of_topic.standing.heard.any = self.left.heard;
@@ -321,13 +325,14 @@ impl<T> Core<T> {
         self.distrusts = true;
         self.left.is_doubted = self.left.topics > 0;
         self.left.heard = 0;
+        self.quarantined_until = Some(clock::after(at, QUARANTINE));
         // Its answer may be of another history.
         self.check.running = None;
         for of_topic in self.topics.values_mut() {
             of_topic.standing.distrust();
             of_topic.missed_check = None;
             of_topic.distrusts = true;
-            of_topic.quarantined_until = Some(clock::after(at, QUARANTINE));
+            of_topic.quarantined_until = self.quarantined_until;
             of_topic.running = None;
             of_topic.want(at, Want::List);
         }

@@ -57,6 +57,24 @@ fn two(base: Base, row: &NewRow<()>, now: Instant) -> (Core<()>, Topic, Topic) {
     (core, a, b)
 }
 
+/// Updates from before a store went back do not count for a topic that is added after it either.
+#[test]
+fn a_topic_that_is_added_after_a_store_went_back_is_quarantined() {
+    let now = clock::now();
+    let (mut core, a, _) = two(base(10), &row(&Topic::new("a").unwrap(), 9), now);
+    core.remove_topic(&a);
+    assert!(core.evict(&"k".into()).is_some());
+    core.end_evict();
+    check(&mut core, Some(base(5)), now);
+    core.add_topic(&a, now);
+    let id = listing_of(&mut core, &a, now);
+    list(&mut core, id, &a, base(5), &[], now);
+    let late = |core: &mut Core<()>, now| core.handle_update(&update(&a, 11), Some(&row(&a, 11)), now).0.is_some();
+    assert!(!late(&mut core, now));
+    assert_eq!(core.topics[&a].due().unwrap().1, Want::CatchUp);
+    assert!(late(&mut core, now + QUARANTINE + Duration::from_secs(1)));
+}
+
 /// The rows to read, which an update without a version has caused.
 fn rows_of(core: &mut Core<()>, topic: &Topic, action: Action, now: Instant) -> u64 {
     let update = DbUpdate::new("t", "k", action).topic(topic.clone());
