@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Core;
 use super::reads::is_of_unknown_history;
-use super::topic::{Base, Want, reading};
+use super::topic::{Base, OfTopic, Want, reading};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::TableVersion;
@@ -64,10 +64,18 @@ impl<T> Core<T> {
             }
         }
         of_topic.standing.heard.stored(new.version());
-        if of_topic.standing.covers(new.version()) {
-            return None;
+        let step = match of_topic.standing.covers(new.version()) {
+            true => None,
+            false => self.put(new),
+        };
+        // The store had not yet what is held, though it had its version: that is of another history.
+        if step.is_none()
+            && let Some(held) = self.rows.newest(new.key()).filter(|held| new.version() < *held)
+            && let Some(listing) = reading(&mut self.topics, id, topic).and_then(OfTopic::listing)
+        {
+            listing.contradicts |= listing.base.is_some_and(|base| held <= base.last());
         }
-        self.put(new)
+        step
     }
 
     /// Ends the pages. Returns the held keys that were on no page, for [`Core::sweep`], which [`Core::end_sweep`]
@@ -86,12 +94,12 @@ impl<T> Core<T> {
     pub(in crate::replica) fn sweep(&mut self, id: u64, topic: &Topic, key: &Name) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
         let listing = of_topic.running.as_ref()?.listing.as_ref()?;
-        let version = listing.base?.version.version;
+        let last = listing.base?.last();
         let held = self.rows.get(key).filter(|held| held.topic() == topic)?;
         if of_topic.distrusts {
             return self.rows.take_out(key);
         }
-        (held.version() <= version)
+        (held.version() <= last)
             .then(|| self.rows.gone(key, held.version()))
             .flatten()
     }
@@ -107,7 +115,8 @@ impl<T> Core<T> {
             return self.went_back(now);
         }
         of_topic.list_after = Some(clock::after(now, now.saturating_duration_since(running.asked)));
-        if let Some(Base { version, table }) = running.listing.and_then(|listing| listing.base) {
+        if let Some(base) = running.listing.and_then(|listing| listing.base) {
+            let version = base.version;
             let standing = &mut of_topic.standing;
             let before = standing.position.unwrap_or_default();
             standing.position = Some(TableVersion {
@@ -115,8 +124,9 @@ impl<T> Core<T> {
                 ..before
             });
             standing.heard.stored(version.version);
-            standing.advance(version.version.max(table), now, self.patience);
+            standing.advance(base.last(), now, self.patience);
             standing.prove(running.asked, version.version);
+            of_topic.ahead.forget_to(base.last());
         }
         if let Some((asked, version)) = of_topic.missed_check.take() {
             of_topic.standing.owe(version, now);

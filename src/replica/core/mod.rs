@@ -5,6 +5,7 @@
 //! again without input. A result comes back under the number of its [`Read`]; it is ignored if the read is no longer
 //! wanted.
 
+mod ahead;
 mod listing;
 mod proofs;
 mod reads;
@@ -21,6 +22,7 @@ use super::stats::ReplicaStats;
 use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{Action, DbUpdate, Name, Topic};
+use ahead::Ahead;
 #[cfg(feature = "metrics")]
 pub(crate) use proofs::OnTopic;
 pub(super) use rows::Rows;
@@ -243,7 +245,7 @@ impl<T> Core<T> {
             }
             return (None, self.contradicts(update, version, now));
         }
-        let step = match row.filter(|_| update.action != Action::Delete) {
+        let (step, is_news) = match row.filter(|_| update.action != Action::Delete) {
             Some(row) => {
                 let step = self.put(row);
                 if step.is_some()
@@ -251,15 +253,23 @@ impl<T> Core<T> {
                 {
                     of_topic.suspect(&update.key, version);
                 }
-                step
+                let is_news = step.is_some();
+                (step, is_news)
             }
-            None => self.rows.delete(&update.key, version),
+            // A monitor's delete has the version of the table, which the store does not show.
+            None => {
+                let is_news = update.after.is_some() && self.rows.is_news(&update.key, version);
+                (self.rows.delete(&update.key, version), is_news)
+            }
         };
         self.counts.applied += u64::from(step.is_some());
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
             return (step, false);
         };
         let wakes = of_topic.standing.merged(update.after, version, now, self.patience);
+        if is_news && !of_topic.standing.covers(version) {
+            of_topic.ahead.note(&update.key, version);
+        }
         if wakes {
             self.draw_patience();
         }
@@ -330,6 +340,7 @@ impl<T> Core<T> {
         self.check.running = None;
         for of_topic in self.topics.values_mut() {
             of_topic.standing.distrust();
+            of_topic.ahead = Ahead::default();
             of_topic.missed_check = None;
             of_topic.distrusts = true;
             of_topic.quarantined_until = self.quarantined_until;

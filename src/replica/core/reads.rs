@@ -130,7 +130,12 @@ impl<T> Core<T> {
             standing.owe(base.version.version, clock::after(now, patience));
             standing.prove(check.asked, base.version.version);
             if standing.covers(base.version.version) {
+                let passes = of_topic.ahead.lacks(base.version.version, base.table);
                 standing.advance(base.table, now, self.patience);
+                of_topic.ahead.forget_to(base.table);
+                if passes {
+                    of_topic.want(now, Want::List);
+                }
             }
         }
         self.forget_passed();
@@ -176,6 +181,7 @@ impl<T> Core<T> {
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
         of_topic.standing.heard.stored(version);
+        of_topic.ahead.shown(key, version);
         if of_topic.standing.covers(version) {
             return None;
         }
@@ -201,11 +207,12 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(topic) else {
             return;
         };
-        if of_topic
-            .position()
-            .is_some_and(|position| is_of_unknown_history(position, base))
-        {
-            // Updates have moved the position since the read began, and changes up to there were left out.
+        // Updates have moved the position since the read began, and changes up to there were left out; or they have
+        // brought states that the store does not know.
+        let is_doubted = of_topic.position().is_some_and(|position| {
+            is_of_unknown_history(position, base) || of_topic.ahead.lacks(position.version, version.version)
+        });
+        if is_doubted {
             of_topic.want(now, Want::List);
             return;
         }
@@ -214,6 +221,7 @@ impl<T> Core<T> {
         }
         of_topic.standing.advance(version.version, now, self.patience);
         of_topic.standing.prove(running.asked, version.version);
+        of_topic.ahead.forget_to(version.version);
         self.forget_passed();
     }
 

@@ -78,8 +78,13 @@ impl<T> Rows<T> {
         Some((self.version(key)?, sum))
     }
 
+    /// The version of the row, or of its remembered delete.
+    pub(super) fn newest(&self, key: &str) -> Option<u64> {
+        self.version(key).max(self.deletes.by_key.get(key).copied())
+    }
+
     /// True if this version is newer than the row's or its delete's.
-    fn is_news(&self, key: &str, version: u64) -> bool {
+    pub(super) fn is_news(&self, key: &str, version: u64) -> bool {
         self.version(key).is_none_or(|held| held < version)
             && (self.deletes.by_key.is_empty() || self.deletes.by_key.get(key).is_none_or(|deleted| *deleted < version))
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
+use super::ahead::Ahead;
 use super::standing::{Heard, Standing};
 use crate::replica::stats::ReplicaStats;
 use crate::store::{TableVersion, TopicVersions};
@@ -59,6 +60,11 @@ impl Base {
         }
     }
 
+    /// All writes of the topic up to here are included: after its own version the table had none on it.
+    pub(super) fn last(&self) -> u64 {
+        self.version.version.max(self.table)
+    }
+
     /// The version of each topic.
     pub(in crate::replica) fn of_each(versions: &TopicVersions) -> impl Iterator<Item = Base> {
         let (stands, table) = (versions.table, versions.table.version);
@@ -77,6 +83,7 @@ const MAX_ROWS_READ: usize = 256;
 #[derive(Default)]
 pub(super) struct OfTopic {
     pub(super) standing: Standing,
+    pub(super) ahead: Ahead,
     /// The next read, and when it is due.
     pub(super) due: Option<(Instant, Want)>,
     pub(super) running: Option<Running>,
@@ -184,7 +191,7 @@ impl OfTopic {
     /// Notes a row that was added during a listing: if no page has it, it is gone.
     pub(super) fn suspect(&mut self, key: &Name, version: u64) {
         if let Some(listing) = self.listing()
-            && listing.base.is_none_or(|base| version <= base.version.version)
+            && listing.base.is_none_or(|base| version <= base.last())
         {
             listing.suspects.insert(key.clone());
         }
