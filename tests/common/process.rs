@@ -26,6 +26,8 @@ pub(crate) struct Process {
     stderr: Receiver<String>,
     /// The lines read from stderr so far, for messages.
     said: Vec<String>,
+    /// The number of them up to the one that was waited for last.
+    awaited: usize,
 }
 
 /// How a child ended, and its unread output.
@@ -94,6 +96,7 @@ impl Process {
             stdout: stdout.map_or_else(|| unbounded().1, lines),
             stderr: lines(stderr.unwrap()),
             said: Vec::new(),
+            awaited: 0,
         }
     }
 
@@ -110,21 +113,29 @@ impl Process {
         self.stdout.recv_deadline(deadline).ok()
     }
 
-    /// Waits for a line on stderr that contains this text.
+    /// Waits for a line on stderr that contains this text: the one that was waited for last, or a later one.
     pub(crate) fn await_stderr(&mut self, text: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while !self.said.last().is_some_and(|line| line.contains(text)) {
-            match self.stderr.recv_deadline(deadline) {
-                Ok(line) => self.said.push(line),
-                Err(e) => panic!("no {text:?} on stderr: {e}; but {:#?}", self.said),
-            }
-        }
+        self.await_from(self.awaited.saturating_sub(1), text);
     }
 
     /// As [`Process::await_stderr`], for a line that comes later than those waited for so far.
     pub(crate) fn await_next_stderr(&mut self, text: &str) {
-        self.said.push(String::new());
-        self.await_stderr(text);
+        self.await_from(self.awaited, text);
+    }
+
+    fn await_from(&mut self, mut at: usize, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match self.said.get(at) {
+                Some(line) if line.contains(text) => break,
+                Some(_) => at += 1,
+                None => match self.stderr.recv_deadline(deadline) {
+                    Ok(line) => self.said.push(line),
+                    Err(e) => panic!("no {text:?} on stderr: {e}; but {:#?}", self.said),
+                },
+            }
+        }
+        self.awaited = at + 1;
     }
 
     /// Its stderr up to now.

@@ -98,17 +98,23 @@ impl Prometheus {
         let said = process.stderr();
         let listening = said.lines().find(|line| line.contains("msg=\"Listening on\"")).unwrap();
         let at = listening.split("address=").nth(1).unwrap().to_owned();
-        process.await_stderr("ready to receive web requests");
-        Prometheus { process, at }
+        let server = Prometheus { process, at };
+        eventually(LONG, || server.get("/-/ready").starts_with("HTTP/1.0 200"));
+        server
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.at).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// What it answers to a question of its API.
     fn ask(&self, path: &str) -> Value {
-        let mut stream = TcpStream::connect(&self.at).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        write!(stream, "GET /api/v1/{path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let answer = self.get(&format!("/api/v1/{path}"));
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["status"], "success", "{path}: {body}");
