@@ -28,10 +28,23 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         _ => Kind::Full,
     };
     let goes_back = chance.u8(0..4) == 0;
+    let mut weights = [22, 9, 2, 1, 1, 1, 1, 1, 3, 2, 3].map(|weight| weight * u32::from(chance.u8(..)));
+    if !goes_back {
+        weights[8..].fill(0);
+    }
+    let total = weights.iter().sum::<u32>().max(1);
     let mut play = Play::new(seed, kind, CHECK_INTERVAL);
     for _ in 0..chance.usize(1..40) {
-        match chance.u8(0..if goes_back { 46 } else { 38 }) {
-            0..=21 => {
+        let mut left = chance.u32(0..total);
+        let what = weights.iter().position(|weight| match left.checked_sub(*weight) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        });
+        match what.unwrap_or_default() {
+            0 => {
                 let fate = match chance.u8(0..14) {
                     0 => Fate::Lost,
                     1 => Fate::Doubled,
@@ -44,15 +57,15 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
                 };
                 (0..chance.usize(1..6)).for_each(|_| play.write(fate));
             }
-            22..=30 => play.pass(Duration::from_millis(chance.u64(1..900)))?,
-            31 | 32 => play.lose(),
-            33 => play.delete_table(),
-            34 => play.toggle_topic(),
-            35 => play.toggle_store(),
-            36 => play.forget_log(),
-            37 => play.slow_down(),
-            38..=40 => play.go_back()?,
-            41 | 42 => play.take_over()?,
+            1 => play.pass(Duration::from_millis(chance.u64(1..900)))?,
+            2 => play.lose(),
+            3 => play.delete_table(),
+            4 => play.toggle_topic(),
+            5 => play.toggle_store(),
+            6 => play.forget_log(),
+            7 => play.slow_down(),
+            8 => play.go_back()?,
+            9 => play.take_over()?,
             _ => play.begin_anew()?,
         }
     }

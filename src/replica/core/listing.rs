@@ -51,6 +51,7 @@ impl<T> Core<T> {
 
     /// Takes in a row of a listing.
     pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: &NewRow<T>) -> Option<Step<T>> {
+        let is_doubted = self.doubts(new.key());
         let of_topic = reading(&mut self.topics, id, topic)?;
         self.counts.listed += 1;
         if let Some(listing) = of_topic.listing() {
@@ -66,7 +67,8 @@ impl<T> Core<T> {
         of_topic.standing.heard.stored(new.version());
         let step = match of_topic.standing.covers(new.version()) {
             true => None,
-            false => self.put(new),
+            false if is_doubted => self.rows.correct(new),
+            false => self.rows.put(new),
         };
         // The store had not yet what is held, though it had its version: that is of another history.
         if step.is_none()
@@ -87,7 +89,7 @@ impl<T> Core<T> {
         let Some(listing) = of_topic.listing() else {
             return Vec::new();
         };
-        std::mem::take(&mut listing.suspects).into_iter().collect()
+        listing.suspects.iter().cloned().collect()
     }
 
     /// Removes a row that was on no page of the listing, unless it was written since.

@@ -279,16 +279,21 @@ impl<T> Core<T> {
         (step, wakes)
     }
 
-    /// Takes in a state of a row if it is newer than the held one, or if the held one is distrusted.
+    /// Takes in a state of a row if it is newer than the held one, or if the held one is doubted.
     fn put(&mut self, new: &NewRow<T>) -> Option<Step<T>> {
-        let is_left_doubted = self.left.is_doubted;
-        if (self.distrusts || is_left_doubted)
-            && let Some(held) = self.rows.get(new.key())
-            && (self.topics.get(held.topic())).map_or(is_left_doubted, |of_topic| of_topic.distrusts)
-        {
-            return self.rows.correct(new);
+        match self.doubts(new.key()) {
+            true => self.rows.correct(new),
+            false => self.rows.put(new),
         }
-        self.rows.put(new)
+    }
+
+    /// True if the held row may be of another history than the store's.
+    fn doubts(&self, key: &str) -> bool {
+        (self.distrusts || self.left.is_doubted)
+            && self.rows.get(key).is_some_and(|held| match self.topics.get(held.topic()) {
+                Some(of_topic) => of_topic.doubts(key),
+                None => self.left.is_doubted,
+            })
     }
 
     /// Returns true if a write that the position includes is newer than its row: it is of another history, so the store

@@ -141,6 +141,12 @@ impl OfTopic {
         self.running.as_mut()?.listing.as_mut()
     }
 
+    /// True if this row of the topic is distrusted: the listing that is the truth has not shown it yet.
+    pub(super) fn doubts(&self, key: &str) -> bool {
+        let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
+        self.distrusts && listing.is_none_or(|listing| listing.base.is_none() || listing.suspects.contains(key))
+    }
+
     pub(super) fn takes_updates(&self, now: Instant) -> bool {
         !self.distrusts && self.quarantined_until.is_none_or(|until| until <= now)
     }

@@ -37,7 +37,8 @@ fn listing_of(core: &mut Core<()>, topic: &Topic, now: Instant) -> u64 {
 }
 
 fn list(core: &mut Core<()>, id: u64, topic: &Topic, base: Base, rows: &[NewRow<()>], now: Instant) {
-    core.begin_listing(id, topic, Some(base), [], now);
+    let held = core.rows.get("k").filter(|held| held.topic() == topic);
+    core.begin_listing(id, topic, Some(base), held.map(|_| "k".into()), now);
     rows.iter().for_each(|row| drop(core.take_listed(id, topic, row)));
     core.end_listing(id, topic);
     core.end_sweep(id, topic, now);
@@ -114,6 +115,32 @@ fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
         let new = row(&b, 41);
         assert!(core.handle_update(&update(&b, 41), Some(&new), later).0.is_some());
         assert!(core.evict(&"k".into()).is_none());
+    }
+}
+
+/// While a topic is listed anew, a late update of another topic does not undo what a page has shown.
+#[test]
+fn a_row_on_a_page_is_not_undone_by_a_late_update_of_another_topic() {
+    let now = clock::now();
+    for is_held in [false, true] {
+        let (mut core, a, b) = two(base(40), &row(&Topic::new("a").unwrap(), 40), now);
+        core.remove_topic(&a);
+        core.remove_topic(&b);
+        assert_eq!(!is_held, !is_held && core.evict(&"k".into()).is_some());
+        core.add_topic(&b, now);
+        let id = listing_of(&mut core, &b, now);
+        list(&mut core, id, &b, base(44), &[], now);
+        check(&mut core, Some(base(44)), now);
+        core.add_topic(&a, now);
+        let id = listing_of(&mut core, &a, now);
+        let held = is_held.then(|| Name::from("k"));
+        core.begin_listing(id, &a, Some(base(52)), held, now);
+        // The row moved to the other topic and back.
+        assert!(core.take_listed(id, &a, &row(&a, 51)).is_some());
+        assert!(core.handle_update(&update(&b, 46), Some(&row(&b, 46)), now).0.is_none());
+        core.end_listing(id, &a);
+        core.end_sweep(id, &a, now);
+        assert_eq!(core.rows.version("k"), Some(51));
     }
 }
 
