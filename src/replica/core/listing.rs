@@ -28,7 +28,7 @@ impl<T> Core<T> {
         let heard = running.heard;
         // Without versions from the store: the listing includes everything heard of before.
         let unknown = Base::of_table(TableVersion {
-            version: heard.any,
+            version: heard.of_table,
             ..TableVersion::default()
         });
         let mut is_behind = false;
@@ -64,7 +64,8 @@ impl<T> Core<T> {
                 };
             }
         }
-        of_topic.standing.heard.stored(new.version());
+        of_topic.standing.had(new.version());
+        self.heard = self.heard.max(new.version());
         let step = match of_topic.standing.covers(new.version()) {
             true => None,
             false if is_doubted => self.rows.correct(new),
@@ -125,7 +126,7 @@ impl<T> Core<T> {
                 incarnation: version.incarnation,
                 ..before
             });
-            standing.heard.stored(version.version);
+            standing.had(version.version);
             standing.advance(base.last(), now, self.patience);
             standing.prove(running.asked, version.version);
             of_topic.ahead.forget_to(base.last());

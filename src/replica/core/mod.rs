@@ -60,6 +60,8 @@ pub(super) struct Core<T> {
     quarantined_until: Option<Instant>,
     /// The table's version as last read from the store.
     seen: TableVersion,
+    /// The highest version heard of, from any source.
+    heard: u64,
     check: Check,
     reads: u64,
     failures: u32,
@@ -82,8 +84,6 @@ pub(super) struct Core<T> {
 #[derive(Default)]
 struct Left {
     topics: usize,
-    /// The highest version heard of on them.
-    heard: u64,
     /// The rows may be of another history than the store's.
     is_doubted: bool,
 }
@@ -100,7 +100,7 @@ struct CheckRun {
     id: u64,
     asked: Instant,
     hurried: bool,
-    /// The highest versions heard of each topic before the check.
+    /// The topics, and the highest versions heard of before the check.
     heard: Vec<(Topic, Heard)>,
 }
 
@@ -114,6 +114,7 @@ impl<T> Core<T> {
             distrusts: false,
             quarantined_until: None,
             seen: TableVersion::default(),
+            heard: 0,
             check: Check {
                 due: clock::after(now, times.check_interval),
                 hurried: false,
@@ -142,14 +143,13 @@ impl<T> Core<T> {
     /// Begins to hold the rows of this topic.
     pub(super) fn add_topic(&mut self, topic: &Topic, now: Instant) {
         if !self.topics.contains_key(topic) {
-            let mut of_topic = OfTopic {
+            let of_topic = OfTopic {
                 due: Some((now, Want::List)),
                 may_have_rows: self.left.topics > 0,
                 distrusts: self.left.is_doubted,
                 quarantined_until: self.quarantined_until,
                 ..OfTopic::default()
             };
-            of_topic.standing.heard.any = self.left.heard;
             self.distrusts |= of_topic.distrusts;
             self.topics.insert(Arc::new(topic.clone()), of_topic);
         }
@@ -160,7 +160,6 @@ impl<T> Core<T> {
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         self.left.topics += 1;
         if let Some(of_topic) = self.topics.remove(topic) {
-            self.left.heard = self.left.heard.max(of_topic.standing.heard.any);
             self.left.is_doubted |= of_topic.distrusts;
         }
         if self.topics.is_empty() {
@@ -258,11 +257,12 @@ impl<T> Core<T> {
             }
             // A monitor's delete has the version of the table, which the store does not show.
             None => {
-                let is_news = update.after.is_some() && self.rows.is_news(&update.key, version);
-                (self.rows.delete(&update.key, version), is_news)
+                let (step, is_news) = self.delete(&update.key, version);
+                (step, is_news && update.after.is_some())
             }
         };
         self.counts.applied += u64::from(step.is_some());
+        self.heard = self.heard.max(version);
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
             return (step, false);
         };
@@ -287,13 +287,22 @@ impl<T> Core<T> {
         }
     }
 
+    /// As [`Core::put`], for a delete. Also returns true if it was news.
+    fn delete(&mut self, key: &Name, version: u64) -> (Option<Step<T>>, bool) {
+        let is_news = self.doubts(key) || self.rows.is_news(key, version);
+        (is_news.then(|| self.rows.delete(key, version)).flatten(), is_news)
+    }
+
     /// True if the held row may be of another history than the store's.
     fn doubts(&self, key: &str) -> bool {
         (self.distrusts || self.left.is_doubted)
-            && self.rows.get(key).is_some_and(|held| match self.topics.get(held.topic()) {
-                Some(of_topic) => of_topic.doubts(key),
-                None => self.left.is_doubted,
-            })
+            && self
+                .rows
+                .get(key)
+                .is_some_and(|held| match self.topics.get(held.topic()) {
+                    Some(of_topic) => of_topic.doubts(key),
+                    None => self.left.is_doubted,
+                })
     }
 
     /// Returns true if a write that the position includes is newer than its row: it is of another history, so the store
@@ -339,7 +348,7 @@ impl<T> Core<T> {
     pub(super) fn distrust(&mut self, at: Instant) {
         self.distrusts = true;
         self.left.is_doubted = self.left.topics > 0;
-        self.left.heard = 0;
+        self.heard = 0;
         self.quarantined_until = Some(clock::after(at, QUARANTINE));
         // Its answer may be of another history.
         self.check.running = None;

@@ -33,7 +33,7 @@ impl<T> Core<T> {
                 && let Some((_, want)) = due(of_topic)
             {
                 self.reads += 1;
-                return Some(of_topic.begin(self.reads, &topic, want, now, &mut self.counts));
+                return Some(of_topic.begin(self.reads, &topic, want, self.heard, now, &mut self.counts));
             }
         }
         None
@@ -69,8 +69,11 @@ impl<T> Core<T> {
         self.reads += 1;
         self.counts.checks += 1;
         let topics = self.topics().cloned().collect();
-        let heard = self.topics.iter();
-        let heard = heard.map(|(topic, of_topic)| (Topic::clone(topic), of_topic.standing.heard));
+        let of_table = self.heard;
+        let heard = self.topics.iter().map(|(topic, of_topic)| {
+            let of_topic = of_topic.standing.heard;
+            (Topic::clone(topic), Heard { of_table, of_topic })
+        });
         self.check.running = Some(CheckRun {
             id: self.reads,
             asked: now,
@@ -126,7 +129,7 @@ impl<T> Core<T> {
                 incarnation: base.version.incarnation,
                 ..position
             });
-            standing.heard.stored(base.version.version);
+            standing.had(base.version.version);
             standing.owe(base.version.version, clock::after(now, patience));
             standing.prove(check.asked, base.version.version);
             if standing.covers(base.version.version) {
@@ -153,7 +156,7 @@ impl<T> Core<T> {
             version: base.table,
             ..base.version
         };
-        let less = base.version.version < heard.of_topic || base.table < heard.any;
+        let less = base.version.version < heard.of_topic || base.table < heard.of_table;
         let less = less || table.went_back_since(&self.seen);
         let other = table.is_of_another_source(&self.seen);
         self.seen = table;
@@ -180,7 +183,8 @@ impl<T> Core<T> {
         new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
-        of_topic.standing.heard.stored(version);
+        of_topic.standing.had(version);
+        self.heard = self.heard.max(version);
         of_topic.ahead.shown(key, version);
         if of_topic.standing.covers(version) {
             return None;
@@ -188,7 +192,7 @@ impl<T> Core<T> {
         self.counts.changes += 1;
         match new {
             Some(new) => self.put(new),
-            None => self.rows.delete(key, version),
+            None => self.delete(key, version).0,
         }
     }
 
@@ -242,10 +246,9 @@ impl<T> Core<T> {
             return;
         };
         let before = running.heard;
-        running.heard.stored(base.version.version);
         // A row that is missing, of whatever topic, was deleted since it had an earlier version of the table.
-        running.heard.any = running.heard.any.max(base.table);
-        of_topic.standing.heard.stored(base.version.version);
+        running.heard.of_table = running.heard.of_table.max(base.last());
+        of_topic.standing.had(base.version.version);
         self.shows_less(base, before, now);
     }
 
@@ -259,14 +262,15 @@ impl<T> Core<T> {
     ) -> Option<Step<T>> {
         let of_topic = reading(&mut self.topics, id, topic)?;
         let Some(new) = new else {
-            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard.any);
+            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard.of_table);
             return self.rows.gone(key, heard);
         };
         match self.topics.get_mut(new.topic()) {
             None => self.rows.gone(key, new.version().saturating_sub(1)),
             Some(of_topic) if of_topic.is_old(new.version()) => None,
             Some(of_topic) => {
-                of_topic.standing.heard.stored(new.version());
+                of_topic.standing.had(new.version());
+                self.heard = self.heard.max(new.version());
                 let step = self.put(new)?;
                 if let Some(of_topic) = self.topics.get_mut(new.topic()) {
                     of_topic.suspect(key, new.version());

@@ -147,11 +147,8 @@ impl<T> Rows<T> {
         }
     }
 
-    /// Takes in a delete if it is newer; it is remembered until [`Rows::forget_deletes`].
+    /// Takes in a delete; it is remembered until [`Rows::forget_deletes`].
     pub(super) fn delete(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
-        if !self.is_news(key, version) {
-            return None;
-        }
         self.deletes.remember(key, version);
         self.remove_at(key, version)
     }

@@ -12,21 +12,13 @@ const MAX_EARLY: usize = 1 << 16;
 /// The most checks that wait for the position to reach their version.
 const MAX_PROOFS: usize = 8;
 
-/// The highest versions heard of on a topic.
+/// The highest versions heard of.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Heard {
-    /// From any source; a monitor's delete has the version of the table.
-    pub(super) any: u64,
+    /// Of any topic, from any source; a monitor's delete has the version of the table.
+    pub(super) of_table: u64,
     /// From the store, and from updates that name the version before: the topic had this version.
     pub(super) of_topic: u64,
-}
-
-impl Heard {
-    /// The store has had this version of the topic.
-    pub(super) fn stored(&mut self, version: u64) {
-        self.any = self.any.max(version);
-        self.of_topic = self.of_topic.max(version);
-    }
 }
 
 /// The position on a topic, and what is known to be above it.
@@ -34,7 +26,8 @@ impl Heard {
 pub(super) struct Standing {
     /// Everything up to here is included; `None` before the first listing.
     pub(super) position: Option<TableVersion>,
-    pub(super) heard: Heard,
+    /// The highest version that the topic is known to have had.
+    pub(super) heard: u64,
     /// The runs of updates above the position, each of which follows the one before: the version before the first, and
     /// that of the last.
     early: BTreeMap<u64, u64>,
@@ -54,13 +47,17 @@ impl Standing {
         self.position.is_some_and(|position| version <= position.version)
     }
 
+    /// The topic has had this version.
+    pub(super) fn had(&mut self, version: u64) {
+        self.heard = self.heard.max(version);
+    }
+
     /// Takes note of a merged write. Returns true if it shows a hole where none was known.
     pub(super) fn merged(&mut self, after: Option<u64>, version: u64, now: Instant, patience: Duration) -> bool {
-        self.heard.any = self.heard.any.max(version);
         let Some(after) = after.filter(|after| *after < version) else {
             return false;
         };
-        self.heard.of_topic = self.heard.of_topic.max(version);
+        self.had(version);
         // The common case: the next one, and nothing waits for the position.
         if let Some(position) = &mut self.position
             && after <= position.version

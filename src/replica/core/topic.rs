@@ -232,6 +232,7 @@ impl OfTopic {
         id: u64,
         topic: &Arc<Topic>,
         want: Want,
+        heard: u64,
         now: Instant,
         counts: &mut ReplicaStats,
     ) -> Read {
@@ -259,7 +260,10 @@ impl OfTopic {
         self.running = Some(Running {
             id,
             asked: now,
-            heard: self.standing.heard,
+            heard: Heard {
+                of_table: heard,
+                of_topic: self.standing.heard,
+            },
             listing,
         });
         read

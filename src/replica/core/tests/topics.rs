@@ -106,6 +106,18 @@ fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
     list(&mut core, id, &a, base(40), &[row(&a, 30)], now);
     assert_eq!(core.rows.version("k"), Some(30));
     core.end_evict();
+    // The row is created and deleted on the other topic, which is heard of in another order.
+    let (mut core, _, _) = left();
+    let id = listing_of(&mut core, &b, now);
+    list(&mut core, id, &b, base(40), &[], now);
+    let mut delete = update(&b, 42);
+    delete.action = Action::Delete;
+    assert!(core.handle_update(&delete, None, later).0.is_some());
+    assert!(
+        core.handle_update(&update(&b, 41), Some(&row(&b, 41)), later)
+            .0
+            .is_none()
+    );
     // The row comes back on the other topic, before it is removed or after.
     for is_removed in [false, true] {
         let (mut core, _, _) = left();
@@ -116,6 +128,35 @@ fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
         assert!(core.handle_update(&update(&b, 41), Some(&new), later).0.is_some());
         assert!(core.evict(&"k".into()).is_none());
     }
+}
+
+/// A store without versions begins anew while rows of a removed topic are left.
+#[test]
+fn a_left_row_that_is_newer_than_a_listed_one_shows_that_the_store_went_back() {
+    let now = clock::now();
+    let (a, b) = (Topic::new("a").unwrap(), Topic::new("b").unwrap());
+    let (mut core, ids) = listing(&[&a, &b], now);
+    core.begin_listing(ids[0], &a, None, [], now);
+    assert!(core.take_listed(ids[0], &a, &row(&a, 37)).is_some());
+    core.end_listing(ids[0], &a);
+    core.end_sweep(ids[0], &a, now);
+    core.remove_topic(&a);
+    core.handle_failure(
+        &Read::Listing {
+            id: ids[1],
+            topic: b.clone().into(),
+        },
+        now,
+    );
+    let later = now + Duration::from_secs(1);
+    for is_right in [false, true] {
+        let id = listing_of(&mut core, &b, later);
+        core.begin_listing(id, &b, None, [], later);
+        assert_eq!(core.take_listed(id, &b, &row(&b, 11)).is_some(), is_right);
+        core.end_listing(id, &b);
+        core.end_sweep(id, &b, later);
+    }
+    assert_eq!((core.counts.went_back, core.rows.version("k")), (1, Some(11)));
 }
 
 /// While a topic is listed anew, a late update of another topic does not undo what a page has shown.
