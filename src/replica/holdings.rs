@@ -215,7 +215,10 @@ impl Holdings {
                 return Err(Error::new(ErrorKind::Stopped, "the replica has ended"));
             }
             if let Some(first) = differences.first() {
-                let context = format!("{} rows differ from the store, the first is {first}", differences.len());
+                let context = format!(
+                    "rows that differ from the store: {}, the first is {first}",
+                    differences.len()
+                );
                 report!(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
                 part.distrust();
             }

@@ -9,6 +9,7 @@ use crate::common::{eventually, within};
 use crate::host::{Host, json, socket};
 use crate::process::{End, LIMIT, Process, run, run_unread, tablecast};
 use crossbeam_channel::bounded;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
 use tablecast::store::{StoreOptions, Write};
@@ -144,7 +145,8 @@ fn once_prints_the_rows_and_check_the_differences() {
     });
 }
 
-/// More changes come during a comparison than wait to be printed. A signal ends it.
+/// More changes come during a comparison than wait to be printed. A signal ends it. A row that was altered behind the
+/// store's back is printed.
 #[test]
 fn a_table_that_is_being_written_is_compared() {
     within(4 * LIMIT, || {
@@ -165,7 +167,7 @@ fn a_table_that_is_being_written_is_compared() {
                 store.set("t", key, &value(number)).unwrap();
             }
         };
-        let interrupted = |id: u32| {
+        let comparing = |id: u32| {
             let id = id.to_string();
             let mut command = rows.replica(&["--check", "--id", &id]);
             // So that its row soon says that all rows are there.
@@ -174,6 +176,10 @@ fn a_table_that_is_being_written_is_compared() {
             let row = || store.get("replica", &id, None).map_or(String::new(), |row| row.value);
             let is_comparing = |row: &str| row.contains("staleness_ms") && !row.contains("null");
             eventually(LIMIT, || !comparing.is_running() || is_comparing(&row()));
+            comparing
+        };
+        let interrupted = |id: u32| {
+            let mut comparing = comparing(id);
             if comparing.is_running() {
                 comparing.signal("TERM");
             }
@@ -190,6 +196,21 @@ fn a_table_that_is_being_written_is_compared() {
         assert_eq!((end.code, end.stdout), (Some(0), Vec::new()), "{}", end.stderr);
         assert_eq!((ended.code, ended.stdout), (Some(1), Vec::new()), "{}", ended.stderr);
         assert!(ended.stderr.contains("a signal came"), "{}", ended.stderr);
+        let file = Connection::open(host.folder.path().join("rows.db")).unwrap();
+        file.busy_timeout(LIMIT).unwrap();
+        // The row may be compared before it is altered.
+        let altered = |id: u32| {
+            let mut comparing = comparing(id);
+            let alter = "UPDATE entries SET value = ?1 WHERE key = '9999'";
+            assert_eq!(file.execute(alter, [value(id as usize)]).unwrap(), 1);
+            comparing.end()
+        };
+        let end = (20..40).map(altered).find(|end| end.code != Some(0)).unwrap();
+        let version = store.get("t", "9999", None).unwrap().version;
+        let line = json!({"event": "difference", "table": "t", "key": "9999", "held": version, "stored": version});
+        assert_eq!((end.code, end.stdout.len()), (Some(1), 1), "{}", end.stderr);
+        assert_eq!(json(&end.stdout[0]), line);
+        assert!(end.stderr.contains("differ from the store: 1"), "{}", end.stderr);
     });
 }
 

@@ -285,7 +285,7 @@ impl Watch<'_> {
             0 => printed,
             count => Err(Error::new(
                 ErrorKind::Conflict,
-                format!("{count} rows differ from the store"),
+                format!("rows that differ from the store: {count}"),
             )),
         }
     }
