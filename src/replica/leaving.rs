@@ -9,17 +9,17 @@ use super::typed::Typed;
 use crate::update::Topic;
 
 impl<T: Send + Sync + 'static> Typed<T> {
-    /// Removes the rows of a topic that is no longer held, or all, and then does this; on a thread of the dispatcher.
-    pub(super) fn evict_rows(self: Arc<Self>, topic: Option<Topic>, then: fn(&Typed<T>)) {
+    /// Removes the rows of a topic that is no longer held, or of a table; on a thread of the dispatcher.
+    pub(super) fn evict_rows(self: Arc<Self>, topic: Option<Topic>) {
         let rows = Rest::of(&self.state.read().core.rows);
-        self.evict_rest(rows, topic, then);
+        self.evict_rest(rows, topic);
     }
 
     /// Removes some rows, and queues a job for the rest.
-    fn evict_rest(self: Arc<Self>, mut rows: Rest<T>, topic: Option<Topic>, then: fn(&Typed<T>)) {
+    fn evict_rest(self: Arc<Self>, mut rows: Rest<T>, topic: Option<Topic>) {
         for _ in 0..AT_ONCE {
             let Some(held) = self.next_of(&mut rows) else {
-                then(&self);
+                self.end_evict(topic.as_ref());
                 return self.signal.notify();
             };
             if topic.as_ref().is_none_or(|topic| held.topic() == topic) {
@@ -28,7 +28,18 @@ impl<T: Send + Sync + 'static> Typed<T> {
         }
         let table = Arc::clone(&self);
         let rows = Mutex::new(rows);
-        let go_on = move || table.evict_rest(rows.into_inner(), topic, then);
+        let go_on = move || table.evict_rest(rows.into_inner(), topic);
         self.dispatcher.run(Box::new(go_on));
+    }
+
+    fn end_evict(&self, topic: Option<&Topic>) {
+        let mut state = self.state.write();
+        if let Some(topic) = topic {
+            return state.core.end_evict(topic);
+        }
+        // Other threads may still have to report what they have merged.
+        let handlers = (state.watchers.close(), state.indexes.close());
+        drop(state);
+        drop(handlers);
     }
 }

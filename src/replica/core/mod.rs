@@ -6,6 +6,7 @@
 //! wanted.
 
 mod ahead;
+mod left;
 mod listing;
 mod proofs;
 mod reads;
@@ -23,6 +24,7 @@ use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{Action, DbUpdate, Name, Topic};
 use ahead::Ahead;
+use left::Left;
 #[cfg(feature = "metrics")]
 pub(crate) use proofs::OnTopic;
 pub(super) use rows::Rows;
@@ -78,14 +80,6 @@ pub(super) struct Core<T> {
     chance: fastrand::Rng,
     /// Without its rows, which are counted on demand.
     pub(super) counts: ReplicaStats,
-}
-
-/// The removed topics of which rows may be left.
-#[derive(Default)]
-struct Left {
-    topics: usize,
-    /// The rows may be of another history than the store's.
-    is_doubted: bool,
 }
 
 /// The checks of a table.
@@ -145,8 +139,8 @@ impl<T> Core<T> {
         if !self.topics.contains_key(topic) {
             let of_topic = OfTopic {
                 due: Some((now, Want::List)),
-                may_have_rows: self.left.topics > 0,
-                distrusts: self.left.is_doubted,
+                may_have_rows: self.left.has(topic),
+                distrusts: self.left.doubts(topic),
                 quarantined_until: self.quarantined_until,
                 ..OfTopic::default()
             };
@@ -158,13 +152,14 @@ impl<T> Core<T> {
     /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there, and then comes
     /// [`Core::end_evict`].
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
-        self.left.topics += 1;
-        if let Some(of_topic) = self.topics.remove(topic) {
-            self.left.is_doubted |= of_topic.distrusts;
-        }
+        let is_doubted = match self.topics.remove(topic) {
+            Some(of_topic) => of_topic.distrusts,
+            None => self.left.doubts(topic),
+        };
+        self.left.add(topic, is_doubted);
         if self.topics.is_empty() {
             // The store is no longer read, and its versions may come to mean another history.
-            self.left.is_doubted = true;
+            self.left.doubt();
             self.forget_deletes();
         }
     }
@@ -181,15 +176,12 @@ impl<T> Core<T> {
         let held = self.rows.get(key).filter(|_| !self.has_ended)?;
         let is_held = self.topics.contains_key(held.topic());
         (!is_held)
-            .then(|| self.rows.evict(key, !self.left.is_doubted))
+            .then(|| self.rows.evict(key, !self.left.doubts(held.topic())))
             .flatten()
     }
 
-    pub(super) fn end_evict(&mut self) {
-        self.left.topics = self.left.topics.saturating_sub(1);
-        if self.left.topics == 0 {
-            self.left = Left::default();
-        }
+    pub(super) fn end_evict(&mut self, topic: &Topic) {
+        self.left.end(topic);
     }
 
     /// False if no row of the topic is held.
@@ -295,13 +287,13 @@ impl<T> Core<T> {
 
     /// True if the held row may be of another history than the store's.
     fn doubts(&self, key: &str) -> bool {
-        (self.distrusts || self.left.is_doubted)
+        (self.distrusts || self.left.has_doubted())
             && self
                 .rows
                 .get(key)
                 .is_some_and(|held| match self.topics.get(held.topic()) {
                     Some(of_topic) => of_topic.doubts(key),
-                    None => self.left.is_doubted,
+                    None => self.left.doubts(held.topic()),
                 })
     }
 
@@ -347,7 +339,7 @@ impl<T> Core<T> {
     /// Makes a listing of each topic, at this time, the truth, whatever is held: a row may have moved to another topic.
     pub(super) fn distrust(&mut self, at: Instant) {
         self.distrusts = true;
-        self.left.is_doubted = self.left.topics > 0;
+        self.left.doubt();
         self.heard = 0;
         self.quarantined_until = Some(clock::after(at, QUARANTINE));
         // Its answer may be of another history.

@@ -37,23 +37,14 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         self.state.write().core.remove_topic(topic);
         let table = Arc::clone(&self);
         let topic = topic.clone();
-        let evict = move || table.evict_rows(Some(topic), |table| table.state.write().core.end_evict());
+        let evict = move || table.evict_rows(Some(topic));
         self.dispatcher.run(Box::new(evict));
     }
 
     fn close(self: Arc<Self>) {
         self.remove_all_topics();
         let table = Arc::clone(&self);
-        let close = move || {
-            table.evict_rows(None, |table| {
-                // Other threads may still have to report what they have merged.
-                let mut state = table.state.write();
-                let handlers = (state.watchers.close(), state.indexes.close());
-                drop(state);
-                drop(handlers);
-            });
-        };
-        self.dispatcher.run(Box::new(close));
+        self.dispatcher.run(Box::new(move || table.evict_rows(None)));
     }
 
     fn end(&self) {

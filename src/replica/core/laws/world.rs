@@ -216,7 +216,7 @@ impl Play {
                     self.tell(step);
                 }
             }
-            self.core.end_evict();
+            self.core.end_evict(&name(index));
         }
     }
 

@@ -23,7 +23,7 @@ fn a_topic_is_without_rows_until_it_is_listed() {
     core.add_topic(&topic, now);
     assert!(core.may_have_rows(&topic));
     core.remove_topic(&topic);
-    (0..2).for_each(|_| core.end_evict());
+    (0..2).for_each(|_| core.end_evict(&topic));
     core.add_topic(&topic, now);
     assert!(!core.may_have_rows(&topic));
 }
@@ -65,7 +65,7 @@ fn a_topic_that_is_added_after_a_store_went_back_is_quarantined() {
     let (mut core, a, _) = two(base(10), &row(&Topic::new("a").unwrap(), 9), now);
     core.remove_topic(&a);
     assert!(core.evict(&"k".into()).is_some());
-    core.end_evict();
+    core.end_evict(&a);
     check(&mut core, Some(base(5)), now);
     core.add_topic(&a, now);
     let id = listing_of(&mut core, &a, now);
@@ -105,7 +105,7 @@ fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
     let id = listing_of(&mut core, &a, now);
     list(&mut core, id, &a, base(40), &[row(&a, 30)], now);
     assert_eq!(core.rows.version("k"), Some(30));
-    core.end_evict();
+    core.end_evict(&a);
     // The row is created and deleted on the other topic, which is heard of in another order.
     let (mut core, _, _) = left();
     let id = listing_of(&mut core, &b, now);
@@ -128,6 +128,26 @@ fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
         assert!(core.handle_update(&update(&b, 41), Some(&new), later).0.is_some());
         assert!(core.evict(&"k".into()).is_none());
     }
+}
+
+/// Only rows that are left from before the doubt give way to older states.
+#[test]
+fn rows_of_a_topic_that_is_removed_after_the_doubt_are_not_doubted() {
+    let now = clock::now();
+    let (mut core, a, b) = two(base(30), &row(&Topic::new("a").unwrap(), 30), now);
+    core.remove_topic(&a);
+    core.remove_topic(&b);
+    for (topic, version) in [(&a, 30), (&b, 41)] {
+        core.add_topic(topic, now);
+        let id = listing_of(&mut core, topic, now);
+        list(&mut core, id, topic, base(version), &[row(topic, version)], now);
+        check(&mut core, Some(base(version)), now);
+    }
+    core.remove_topic(&b);
+    let mut delete = update(&a, 40);
+    delete.action = Action::Delete;
+    assert!(core.handle_update(&delete, None, now).0.is_none());
+    assert_eq!(core.rows.version("k"), Some(41));
 }
 
 /// A store without versions begins anew while rows of a removed topic are left.
