@@ -115,8 +115,8 @@ pub(super) struct Play {
     pub(super) now: Instant,
     pub(super) core: Core<u64>,
     pub(super) held: BTreeSet<usize>,
-    /// The removed topics of which rows may be left, and when these are removed.
-    pub(super) leaving: Vec<(Instant, usize)>,
+    /// The removed topics of which rows may be left, when these are removed, and those that still are to be.
+    pub(super) leaving: Vec<(Instant, usize, Vec<&'static str>)>,
     pub(super) reading: Vec<Reading>,
     /// Results of reads that wait to be merged, in order.
     pub(super) merges: VecDeque<Merge>,
@@ -202,22 +202,33 @@ impl Play {
         }
         self.core.remove_topic(&name(index));
         let wait = self.chance.u64(0..12_000) * self.chance.u64(0..2);
-        self.leaving.push((self.now + Duration::from_millis(wait), index));
+        self.leaving
+            .push((self.now + Duration::from_millis(wait), index, KEYS.to_vec()));
     }
 
-    /// Removes the rows of removed topics whose time has come.
+    /// Removes rows of removed topics whose time has come, maybe not all.
     fn evict(&mut self) {
         let now = self.now;
-        let due: Vec<_> = self.leaving.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, index) in due {
-            for key in KEYS {
-                if self.core.rows.get(key).is_some_and(|held| *held.topic() == name(index)) {
+        let mut leaving = std::mem::take(&mut self.leaving);
+        leaving.retain_mut(|(at, index, keys)| {
+            while *at <= now && self.chance.u8(0..4) > 0 {
+                let Some(key) = keys.pop() else {
+                    self.core.end_evict(&name(*index));
+                    return false;
+                };
+                if self
+                    .core
+                    .rows
+                    .get(key)
+                    .is_some_and(|held| *held.topic() == name(*index))
+                {
                     let step = self.core.evict(&key.into());
                     self.tell(step);
                 }
             }
-            self.core.end_evict(&name(index));
-        }
+            true
+        });
+        self.leaving = leaving;
     }
 
     pub(super) fn toggle_store(&mut self) {
