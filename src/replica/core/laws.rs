@@ -6,6 +6,7 @@
 mod judge;
 mod reading;
 mod world;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use super::{Base, Core, Read};
 use crate::clock;
 use crate::store::TableVersion;
 use crate::update::Topic;
-use world::{CHECK_INTERVAL, Fate, Kind, Play, TIMES};
+use world::{CHECK_INTERVAL, Kind, Play, TIMES};
+use writes::Fate;
 
 /// The number of histories.
 const HISTORIES: u64 = 10_000;
