@@ -1,5 +1,6 @@
 //! Topics that come and go, and rows that move between them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{base, check, listing, row, update};
@@ -128,6 +129,20 @@ fn rows_left_of_a_removed_topic_give_way_once_the_store_went_back() {
         assert!(core.handle_update(&update(&b, 41), Some(&new), later).0.is_some());
         assert!(core.evict(&"k".into()).is_none());
     }
+}
+
+/// While no topic is held, the store may begin anew and come to the same versions.
+#[test]
+fn rows_that_are_left_when_no_topic_is_held_are_doubted() {
+    let now = clock::now();
+    let (mut core, a, b) = two(base(30), &row(&Topic::new("a").unwrap(), 30), now);
+    core.remove_topic(&a);
+    core.remove_topic(&b);
+    core.add_topic(&a, now);
+    let id = listing_of(&mut core, &a, now);
+    let other = NewRow::new("k".into(), Arc::new(a.clone()), 30, Ok(()), 1);
+    list(&mut core, id, &a, base(30), &[other], now);
+    assert_eq!(core.rows.stamp("k"), Some((30, 1)));
 }
 
 /// Only rows that are left from before the doubt give way to older states.
