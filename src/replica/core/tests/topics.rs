@@ -220,6 +220,19 @@ fn a_row_on_a_page_is_not_undone_by_a_late_update_of_another_topic() {
     }
 }
 
+/// As before, but the topic is removed before it is listed anew.
+#[test]
+fn rows_of_a_topic_that_is_removed_while_it_is_doubted_give_way() {
+    let now = clock::now();
+    let (mut core, a, b) = two(base(100), &row(&Topic::new("a").unwrap(), 100), now);
+    check(&mut core, Some(base(40)), now);
+    core.remove_topic(&a);
+    let later = now + QUARANTINE + Duration::from_secs(1);
+    let id = listing_of(&mut core, &b, later);
+    list(&mut core, id, &b, base(40), &[], later);
+    assert!(core.handle_update(&update(&b, 41), Some(&row(&b, 41)), later).0.is_some());
+}
+
 /// A row that was read by its key while another topic's listing began, and was deleted before that came to it.
 #[test]
 fn a_row_read_by_its_key_is_on_no_page_once_it_is_gone() {
