@@ -66,7 +66,7 @@ impl Session {
     pub(in crate::subscriber) fn handle_refused(&mut self, topic: Topic, now: Instant) {
         let generation = self.topics.refuse(topic);
         self.peers.values_mut().for_each(|peer| peer.limit(generation));
-        let at = crate::clock::after(now, self.times.retry_interval);
+        let at = crate::clock::after(now, self.refused_wait);
         self.refused_at.get_or_insert(at);
         self.deadline = None;
     }

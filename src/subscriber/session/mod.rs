@@ -20,7 +20,7 @@ mod topics;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::codec::{Control, Decoder, Message};
 use crate::event::SyncReason;
@@ -80,8 +80,9 @@ pub(super) struct Session {
     /// The names of probes: the subscriber's id, and the number of the question.
     id: u64,
     probes: u64,
-    /// When to subscribe to refused topics again.
+    /// When to subscribe to refused topics again, and how long to wait if they are refused again.
     refused_at: Option<Instant>,
+    refused_wait: Duration,
     /// The result of [`Session::deadline`] while it is valid.
     deadline: Option<Option<Instant>>,
     /// The result of [`Session::addresses`] has changed.
@@ -137,6 +138,7 @@ impl Session {
             id: jitter.u64(..),
             probes: 0,
             refused_at: None,
+            refused_wait: times.retry_interval,
             deadline: None,
             has_changed: true,
             stats: memory.stats,
@@ -237,6 +239,9 @@ impl Session {
         }
         if let Some(continuity) = &mut self.continuity {
             continuity.look_again(now);
+        }
+        if self.refused_at.is_none() {
+            self.refused_wait = self.times.retry_interval;
         }
         self.changed();
         self.check_peer(&name, now);

@@ -41,6 +41,8 @@ impl Session {
             self.tell(SyncReason::NoHellos, now);
         }
         if self.refused_at.take_if(|at| *at <= now).is_some() {
+            let most = self.times.retry_max.max(self.times.retry_interval);
+            self.refused_wait = self.refused_wait.saturating_mul(2).min(most);
             for topic in self.topics.take_refused() {
                 self.actions.push_back(Action::Subscribe(topic));
             }

@@ -34,6 +34,10 @@ struct World {
     greeting: Option<(&'static str, u64)>,
     /// Bytes that the transport has received from each address.
     received: BTreeMap<String, u64>,
+    /// Topics to which the driver refuses to subscribe.
+    refused: BTreeSet<Topic>,
+    /// The thread reads another frame before it does anything else.
+    is_batching: bool,
     registrations: u64,
     generation: u64,
 }
@@ -74,6 +78,8 @@ impl World {
             mute: BTreeSet::new(),
             greeting: None,
             received: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            is_batching: false,
             registrations: 0,
             generation: 0,
         }
@@ -120,8 +126,10 @@ impl World {
         let now = self.now();
         self.session
             .handle_frame(address, topic.as_bytes(), payload, now, || now);
-        self.session.settle_hearing();
-        self.drive();
+        if !self.is_batching || self.session.is_urgent() {
+            self.session.settle_hearing();
+            self.drive();
+        }
     }
 
     /// Receives this number of publisher p, sent `idle` milliseconds after the one before.
@@ -235,6 +243,7 @@ impl World {
                     let received = self.received.get(address.as_str()).copied();
                     self.session.handle_weight(&address, received, now);
                 }
+                Action::Subscribe(topic) if self.refused.contains(&topic) => self.session.handle_refused(topic, now),
                 other => self.done.push(other),
             }
         }

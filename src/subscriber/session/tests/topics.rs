@@ -98,6 +98,27 @@ fn a_refused_topic_is_asked_for_again_and_confirmed_only_then() {
     assert_eq!(world.state("here"), AddressState::Live);
 }
 
+/// Each time a question to every address follows.
+#[test]
+fn a_topic_that_stays_refused_is_asked_for_ever_more_rarely() {
+    let mut world = World::new();
+    world.refused.insert(topic("c"));
+    world.register("c");
+    world.done.clear();
+    world.pass(60_000);
+    let asked = world.count(is_probe);
+    assert!(asked < 120, "{asked}");
+    world.refused.clear();
+    world.pass(62_500);
+    assert_eq!(world.state("here"), AddressState::Live);
+    // Another one is asked for again soon.
+    world.refused.insert(topic("d"));
+    world.register("d");
+    world.refused.clear();
+    world.pass(62_700);
+    assert_eq!(world.state("here"), AddressState::Live);
+}
+
 #[test]
 fn topics_that_were_unregistered_before_the_start_are_not_waited_for() {
     let start = Instant::now();
