@@ -177,6 +177,9 @@ pub mod testing;
 #[cfg(all(any(test, fuzzing), feature = "metrics", feature = "redis", feature = "zmq"))]
 pub mod fuzzing;
 
+#[cfg(test)]
+mod histories;
+
 #[cfg(any(doc, doctest))]
 pub mod docs;
 
