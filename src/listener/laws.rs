@@ -21,7 +21,7 @@ use crate::registry::Member;
 use crate::store::Store;
 use crate::stores::memory::MemoryStore;
 use crate::update::{Action, DbUpdate, Name, Topic};
-use work::{WORK, WORK_ALL, Work};
+use work::{WORK, WORK_ALL};
 
 struct World {
     store: Arc<dyn Store>,

@@ -428,11 +428,10 @@ impl Play {
             let Some((_, _, AddressState::Live | AddressState::NoHello, generation)) = state else {
                 continue;
             };
-            for topic in 0..TOPICS.len() {
+            for (topic, since) in since.iter_mut().enumerate() {
                 let is_in_force = self.registered[topic] && generation >= self.generations[topic];
-                since[topic] = since[topic]
-                    .or(is_live.then_some(self.world.millis))
-                    .filter(|_| is_in_force);
+                let first = since.or(is_live.then_some(self.world.millis));
+                *since = first.filter(|_| is_in_force);
             }
         }
     }
