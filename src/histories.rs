@@ -1,5 +1,7 @@
 //! Random histories, for the laws in unit tests.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 /// The share of each kind of operation.
 pub(crate) type Weights<const N: usize> = [u32; N];
 
@@ -26,17 +28,19 @@ pub(crate) fn draw(weights: &[u32], chance: &mut fastrand::Rng) -> usize {
     drawn.unwrap_or_default()
 }
 
-/// Holds a law against this many histories with random seeds.
-pub(crate) fn hold(test: &str, histories: u64, law: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe) {
+/// Holds a law against this many histories with random seeds, or against the one of `TABLECAST_SEED`. Returns how many
+/// there were.
+pub(crate) fn hold(test: &str, histories: u64, law: impl Fn(u64) -> Result<(), String>) -> u64 {
     let again = std::env::var("TABLECAST_SEED").ok().and_then(|seed| seed.parse().ok());
     let (base, histories) = again.map_or((fastrand::u64(..), histories), |seed| (seed, 1));
     for number in 0..histories {
         let seed = base.wrapping_add(number);
-        let wrong = match std::panic::catch_unwind(|| law(seed)) {
+        let wrong = match catch_unwind(AssertUnwindSafe(|| law(seed))) {
             Ok(Ok(())) => continue,
             Ok(Err(wrong)) => wrong,
             Err(_) => "it panicked".into(),
         };
         panic!("{wrong}\nto play it again: TABLECAST_SEED={seed} cargo test --lib {test}");
     }
+    histories
 }

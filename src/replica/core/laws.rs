@@ -11,8 +11,11 @@ mod writes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::{Base, Core, Read};
 use crate::clock;
+use crate::histories;
 use crate::store::TableVersion;
 use crate::update::Topic;
 use world::{CHECK_INTERVAL, Kind, Play, TIMES};
@@ -30,22 +33,13 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         _ => Kind::Full,
     };
     let goes_back = chance.u8(0..4) == 0;
-    let mut weights = [22, 9, 2, 1, 1, 1, 1, 1, 3, 2, 3].map(|weight| weight * u32::from(chance.u8(..)));
+    let mut weights = histories::swarm([22, 9, 2, 1, 1, 1, 1, 1, 3, 2, 3], &mut chance);
     if !goes_back {
         weights[8..].fill(0);
     }
-    let total = weights.iter().sum::<u32>().max(1);
     let mut play = Play::new(seed, kind, CHECK_INTERVAL);
     for _ in 0..chance.usize(1..40) {
-        let mut left = chance.u32(0..total);
-        let what = weights.iter().position(|weight| match left.checked_sub(*weight) {
-            Some(rest) => {
-                left = rest;
-                false
-            }
-            None => true,
-        });
-        match what.unwrap_or_default() {
+        match histories::draw(&weights, &mut chance) {
             0 => {
                 let fate = match chance.u8(0..14) {
                     0 => Fate::Lost,
@@ -78,22 +72,19 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
 
 #[test]
 fn a_replica_is_right_after_any_history() {
-    // To play one again: TABLECAST_SEED=... cargo test --lib any_history
-    let again = std::env::var("TABLECAST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let (base, histories) = again.map_or((fastrand::u64(..), HISTORIES), |seed| (seed, 1));
-    let mut counted = BTreeMap::new();
-    for number in 0..histories {
-        let seed = base.wrapping_add(number);
-        match play(seed) {
-            Ok(counts) => counts
-                .iter()
-                .for_each(|(what, count)| *counted.entry(*what).or_insert(0) += count),
-            Err(wrong) => panic!("seed {seed}: {wrong}"),
-        }
-    }
+    let counted = Mutex::new(BTreeMap::new());
+    let played = histories::hold("any_history", HISTORIES, |seed| {
+        let counts = play(seed)?;
+        let mut counted = counted.lock();
+        counts
+            .into_iter()
+            .for_each(|(what, count)| *counted.entry(what).or_insert(0) += count);
+        Ok(())
+    });
     // Every part is reached by some histories.
+    let counted = counted.into_inner();
     for (what, count) in &counted {
-        assert!(*count >= histories / 100, "{what}: {counted:?}");
+        assert!(*count >= played / 100, "{what}: {counted:?}");
     }
 }
 

@@ -230,7 +230,11 @@ fn rows_of_a_topic_that_is_removed_while_it_is_doubted_give_way() {
     let later = now + QUARANTINE + Duration::from_secs(1);
     let id = listing_of(&mut core, &b, later);
     list(&mut core, id, &b, base(40), &[], later);
-    assert!(core.handle_update(&update(&b, 41), Some(&row(&b, 41)), later).0.is_some());
+    assert!(
+        core.handle_update(&update(&b, 41), Some(&row(&b, 41)), later)
+            .0
+            .is_some()
+    );
 }
 
 /// A row that was read by its key while another topic's listing began, and was deleted before that came to it.
