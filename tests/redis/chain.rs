@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::codec::Codec;
-use tablecast::store::{Changes, StoreOptions, StoredChange, TableVersion, Write};
+use tablecast::store::{Changes, DELETES_REMEMBERED, StoreOptions, StoredChange, TableVersion, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Database, DatabaseOptions, Publisher, PublisherOptions, Store, Topic};
 
@@ -142,6 +142,38 @@ fn deletes_are_remembered_as_long_as_is_wanted() {
         delete_another();
         assert_eq!(changes(&store, &tenant, came), None);
         assert_eq!(changes(&store, &tenant, gone), Some(Vec::new()));
+    });
+}
+
+/// Also the delete of a key that was deleted once before, so long ago that this was to be forgotten.
+#[test]
+fn a_second_delete_is_forgotten_like_a_first_one() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let limits = StoreOptions {
+            deletes_remembered: DELETES_REMEMBERED,
+            ..limits()
+        };
+        let store = RedisStore::new(&server.address(), limits, &options()).unwrap();
+        let remembers = || server.ask::<bool>(&["HEXISTS", "tablecast{1:t}/deletes", "k"]);
+        store.create("t", "stays", "x", &Topic::ALL).unwrap();
+        let long_after = || {
+            let writes = vec![Write::set("t", "stays", "x"); 1100];
+            assert!(store.write_each(&writes).unwrap().iter().all(Result::is_ok));
+        };
+        for _ in 0..2 {
+            store.create("t", "k", "x", &Topic::ALL).unwrap();
+            store.delete("t", "k").unwrap();
+            assert!(remembers());
+            store.create("t", "k", "x", &Topic::ALL).unwrap();
+            long_after();
+            store.delete("t", "k").unwrap();
+            assert!(remembers());
+            long_after();
+            store.create("t", "another", "x", &Topic::ALL).unwrap();
+            store.delete("t", "another").unwrap();
+            assert!(!remembers());
+        }
     });
 }
 

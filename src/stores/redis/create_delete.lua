@@ -50,6 +50,9 @@ for _, forgotten in ipairs(refusal and {} or outdated) do
         end
         redis.pcall('HDEL', deletes, forgotten)
     end
-    redis.pcall('ZREM', order, forgotten)
+    -- That of the row that was deleted now has its new version.
+    if forgotten ~= key then
+        redis.pcall('ZREM', order, forgotten)
+    end
 end
 return outcome(reply)
