@@ -38,7 +38,7 @@ impl Changes {
 /// A part of the changes of a topic, oldest first. It may be empty though there are more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePage {
-    /// The last change of each key.
+    /// The last change of each key, and perhaps earlier deletes of keys that the topic lacks now.
     pub changes: Vec<StoredChange>,
     /// Up to this version nothing is missing; the next changes are those after it.
     pub version: TableVersion,

@@ -196,8 +196,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     }
 
     /// Returns the rows of this topic that were written, and the keys that were deleted, after this version: the last
-    /// change of each key, oldest first. At most as many as the option `batch_amount` says, and not many more bytes
-    /// than [`PAGE_BYTES`]. A change made meanwhile is in this page or in a later one.
+    /// change of each key, oldest first; of a key that the topic lacks now, earlier deletes may be there too. At most
+    /// as many as the option `batch_amount` says, and not many more bytes than [`PAGE_BYTES`]. A change made meanwhile
+    /// is in this page or in a later one.
     ///
     /// The cost depends on the number of changes returned, not on the size of the table. Returns [`Changes::Unknown`]
     /// if a delete since then is no longer remembered (it is for the next `deletes_remembered` writes of the table), if
