@@ -41,6 +41,17 @@ impl Random {
         (self.next() % limit as u64) as usize
     }
 
+    /// One of these, by their weights, which are not all 0.
+    pub(crate) fn among(&mut self, weights: &[usize]) -> usize {
+        let mut at = self.below(weights.iter().sum());
+        let is_it = |weight: &usize| {
+            let is_it = at < *weight;
+            at = at.saturating_sub(*weight);
+            is_it
+        };
+        weights.iter().position(is_it).unwrap()
+    }
+
     pub(crate) fn bytes(&mut self, limit: usize) -> Vec<u8> {
         (0..self.below(limit)).map(|_| self.next() as u8).collect()
     }

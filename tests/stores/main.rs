@@ -6,7 +6,9 @@ mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod cost;
-mod model;
+mod histories;
+#[path = "../common/random.rs"]
+mod random;
 #[cfg(feature = "sqlite")]
 #[path = "../common/reexec.rs"]
 mod reexec;
@@ -31,6 +33,8 @@ use std::sync::Arc;
 use tablecast::Store;
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
+
+use histories::follow;
 
 /// A store, and how to open it again like another program.
 pub(crate) struct Setup {
@@ -75,7 +79,7 @@ macro_rules! conforms {
             changes::topics_have_versions changes::changes_are_what_was_written changes::deletes_are_forgotten_in_time
             changes::deleted_tables_have_no_changes changes::tables_that_were_never_written_have_no_changes
             changes::changes_cost_what_they_return
-            model::does_what_the_model_does cost::costs_what_it_returns
+            histories::random_histories_agree follow::readers_miss_no_change cost::costs_what_it_returns
         }
     };
 }
