@@ -66,11 +66,7 @@ impl Continuity {
             if last {
                 // No later hello names the topics of its parts that have not come.
                 let is_cut = hello.round.is_some_and(|round| !run.rounds.is_whole(round));
-                let mut topics = scope.topics.iter();
-                if is_cut
-                    && run.state == RunState::Running
-                    && topics.any(|(topic, _)| !scope.is_covered(topic, from.address, now))
-                {
+                if is_cut && run.state == RunState::Running && scope.is_any_uncovered(from.address, now) {
                     self.pending.missed(from.publisher.clone(), now);
                 }
                 run.state = RunState::Gone(now);
@@ -111,8 +107,7 @@ impl Continuity {
                 let rounds = u32::try_from(TOLD - 1).unwrap_or(u32::MAX);
                 let untold = hello.period().mul_f64(0.75).saturating_mul(rounds);
                 let sent_by = now.checked_sub(untold).unwrap_or(now);
-                let mut topics = scope.topics.iter();
-                if topics.any(|(topic, _)| !scope.is_covered(topic, from.address, sent_by)) {
+                if scope.is_any_uncovered(from.address, sent_by) {
                     self.pending.missed(from.publisher.clone(), now);
                 }
             }

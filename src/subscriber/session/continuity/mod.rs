@@ -5,6 +5,7 @@
 //! process: a publisher says how long ago something was, never when.
 
 mod hello;
+mod leaving;
 mod pending;
 mod run;
 mod scope;
@@ -253,6 +254,8 @@ impl Continuity {
         if let Some(run) = runs.iter_mut().find(|run| run.epoch == epoch) {
             if run.address == *from.address || run.state != RunState::Running {
                 run.heard = now;
+            } else if run.also.as_deref() != Some(from.address) {
+                run.also = Some(from.address.into());
             }
             match run.state {
                 RunState::Silent | RunState::Left => run.state = RunState::Running,
@@ -277,6 +280,10 @@ impl Continuity {
                 RunState::Running | RunState::Silent if run.has_answered || !goes_on => {
                     self.pending.restarted(publisher.clone(), now);
                 }
+                // Its last updates were missed, unless this address was connected later.
+                RunState::Left if scope.is_any_uncovered(from.address, run.heard) => {
+                    self.pending.restarted(publisher.clone(), now);
+                }
                 _ => {}
             }
             if !matches!(run.state, RunState::Gone(_)) {
@@ -293,24 +300,6 @@ impl Continuity {
         grow(&mut self.sizes, &run.charged);
         runs.push(run);
         self.scan = earlier(self.scan, Some(now + SWEEP));
-    }
-
-    /// Called when the loss of this address is reported, which covers the silence of publishers heard through it.
-    pub(super) fn lose(&mut self, address: &str) {
-        self.leave(address, RunState::Silent);
-    }
-
-    /// Called when the address is unregistered: nothing is expected of runs heard through it.
-    pub(super) fn forget(&mut self, address: &str) {
-        self.leave(address, RunState::Left);
-    }
-
-    fn leave(&mut self, address: &str, state: RunState) {
-        for run in self.publishers.values_mut().flatten() {
-            if matches!(run.state, RunState::Running | RunState::Silent) && run.address == *address {
-                run.state = state;
-            }
-        }
     }
 
     /// Called when an address has answered: silent publishers are looked for again.

@@ -15,6 +15,8 @@ pub(super) struct Run {
     pub(super) epoch: u64,
     /// The listen address through which the run is heard.
     pub(super) address: Name,
+    /// Another one through which it was heard since.
+    pub(super) also: Option<Name>,
     /// The address whose budget the run counts against.
     pub(super) charged: Name,
     pub(super) state: RunState,
@@ -90,6 +92,7 @@ impl Run {
             epoch,
             charged: address.clone(),
             address,
+            also: None,
             state: RunState::Running,
             began: now,
             has_answered: false,

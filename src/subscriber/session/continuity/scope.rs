@@ -39,6 +39,12 @@ impl Scope<'_> {
         run.state == RunState::Running && run.address != *address && answers_at(&run.address) && !answers_at(address)
     }
 
+    /// True if some topic is not [covered](Scope::is_covered).
+    pub(super) fn is_any_uncovered(&self, address: &str, sent_by: Instant) -> bool {
+        let mut topics = self.topics.iter();
+        topics.any(|(topic, _)| !self.is_covered(topic, address, sent_by))
+    }
+
     /// True if the program knows, or soon will know, what was sent on the topic by `sent_by` and heard through this
     /// address.
     pub(super) fn is_covered(&self, topic: &Topic, address: &str, sent_by: Instant) -> bool {

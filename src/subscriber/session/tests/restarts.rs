@@ -52,6 +52,49 @@ fn a_restart_that_a_lost_connection_goes_with_is_told_once() {
     assert_eq!(world.told_by(3_000), [reconnected("here")]);
 }
 
+/// A publisher is heard through two addresses, and its next run at the one that stays.
+#[test]
+fn a_restart_after_one_of_two_addresses_was_removed_is_told() {
+    for goes_silent in [false, true] {
+        let mut world = World::new();
+        world.listen("there");
+        world.told_by(1_000);
+        for address in ["here", "there"] {
+            world.hello_of("p", 1, address, &hello(&[]), false);
+        }
+        world.command(Command::Disconnect("here".into()));
+        match goes_silent {
+            true => assert_eq!(world.told_by(10_000), [silence()]),
+            false => {
+                world.hello_of("p", 2, "there", &hello(&[]), false);
+                assert_eq!(world.told_by(1_500), [restarted()]);
+            }
+        }
+    }
+}
+
+/// A publisher moves to another address, and its old one is removed: its last updates may be lost, unless the new one is
+/// connected later.
+#[test]
+fn a_restart_at_another_address_is_told() {
+    for is_new in [false, true] {
+        let mut world = World::new();
+        if !is_new {
+            world.listen("there");
+        }
+        world.told_by(1_000);
+        world.hello_of("p", 1, "here", &hello(&[]), false);
+        world.command(Command::Disconnect("here".into()));
+        world.pass(1_100);
+        if is_new {
+            world.listen("there");
+            assert_eq!(world.told_by(1_500), [connected("there")]);
+        }
+        world.hello_of("p", 2, "there", &hello(&[]), false);
+        assert_eq!(world.told_by(2_000), if is_new { vec![] } else { vec![restarted()] });
+    }
+}
+
 /// A machine restored to an older state counts anew within one run.
 #[test]
 fn numbers_that_go_backwards_are_a_restart() {

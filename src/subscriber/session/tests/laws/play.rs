@@ -410,9 +410,12 @@ impl Play {
             let origin = update.origin.as_ref().unwrap();
             let number = (origin.publisher.clone(), origin.epoch, update.topic.clone(), origin.seq);
             self.known.insert(number.clone());
-            if !self.present.insert(number) {
-                self.wrong = Some(format!("{update:?} comes twice"));
+            // A topic that is registered again begins anew.
+            let last = (number.0.clone(), number.1, number.2.clone(), u64::MAX);
+            if let Some((.., before)) = self.present.range(number.clone()..=last).next_back() {
+                self.wrong = Some(format!("after {before}: {update:?}"));
             }
+            self.present.insert(number);
             let index = TOPICS.iter().position(|name| *name == update.topic.as_str()).unwrap();
             if !self.registered[index] && self.kind.options.resubscribe == Resubscribe::Automatic {
                 self.wrong = Some(format!("{update:?} comes on a topic that is not registered"));
@@ -480,15 +483,6 @@ impl Play {
     pub(super) fn judge(&self) -> Result<(), String> {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());
-        }
-        let mut last = BTreeMap::new();
-        for update in &self.deliveries {
-            let origin = update.origin.as_ref().unwrap();
-            let stream = (origin.publisher.clone(), origin.epoch, update.topic.clone());
-            let before = last.insert(stream, origin.seq).unwrap_or(0);
-            if before >= origin.seq {
-                return Err(format!("{} after {before}: {update:?}", origin.seq));
-            }
         }
         for sent in &self.sent {
             let Some(since) = self.since[sent.publisher / 2][sent.topic] else {
