@@ -472,7 +472,7 @@ impl Play {
             SyncReason::Silence { publishers } => publishers.iter().any(|of| *of == publisher),
             SyncReason::AddressLost { address: of }
             | SyncReason::Connected { address: of }
-            | SyncReason::Reconnected { address: of } => *of == address,
+            | SyncReason::Reconnected { address: of } => *of == address || self.kind.is_mirrored,
             _ => false,
         };
         let mut told = self.syncs.iter().filter(|(at, _)| at > heard && *at <= sent.at);
