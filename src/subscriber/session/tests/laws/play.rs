@@ -242,6 +242,7 @@ impl Play {
     pub(super) fn stop(&mut self, millis: u64) {
         self.settle();
         self.down = [Some(0); 2];
+        self.heard.clear();
         let memory = self.world.session.memory();
         self.world.drive();
         self.world.done.clear();

@@ -196,7 +196,10 @@ impl Play {
         {
             match carried {
                 Carried::Frame(topic, payload, run) => {
-                    self.heard.insert(run, self.world.millis);
+                    let index = TOPICS.iter().position(|name| *name == topic.as_str());
+                    if index.is_none_or(|index| self.registered[index]) {
+                        self.heard.insert(run, self.world.millis);
+                    }
                     self.world.is_batching = self.chance.bool();
                     self.world.frame(name, topic.as_str(), &payload);
                     self.world.is_batching = false;
