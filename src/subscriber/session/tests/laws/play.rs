@@ -75,8 +75,8 @@ pub(super) struct Play {
     /// The numbers that were delivered, by publisher, run and topic, and those of the present registrations.
     known: BTreeSet<Number>,
     present: BTreeSet<Number>,
-    /// When something last came from each run.
-    heard: BTreeMap<(usize, u64), u64>,
+    /// When something last came from each run, and whether a hello ever has.
+    heard: BTreeMap<(usize, u64), (u64, bool)>,
     wrong: Option<String>,
 }
 
@@ -461,11 +461,13 @@ impl Play {
         })
     }
 
-    /// True if nothing has ever come from this run, or nothing since its silence or its
-    /// address was told, and no other run shows more.
+    /// True if no hello has ever come from this run, or nothing since its silence or its address was told, and no other
+    /// run shows more.
     fn is_unheard(&self, sent: &Sent) -> bool {
         let run = (sent.publisher, sent.epoch);
-        let Some(heard) = self.heard.get(&run) else { return true };
+        let Some((heard, true)) = self.heard.get(&run) else {
+            return true;
+        };
         let mut others = self.heard.iter().filter(|((of, _), _)| *of == sent.publisher);
         let address = ADDRESSES[sent.publisher / 2];
         let publisher = self.name(sent.publisher);
@@ -477,7 +479,7 @@ impl Play {
             _ => false,
         };
         let mut told = self.syncs.iter().filter(|(at, _)| at > heard && *at <= sent.at);
-        others.all(|(_, at)| *at <= sent.at) && told.any(|(_, reason)| tells(reason))
+        others.all(|(_, (at, _))| *at <= sent.at) && told.any(|(_, reason)| tells(reason))
     }
 
     /// Checks the history against the promises.

@@ -198,7 +198,9 @@ impl Play {
                 Carried::Frame(topic, payload, run) => {
                     let index = TOPICS.iter().position(|name| *name == topic.as_str());
                     if index.is_none_or(|index| self.registered[index]) {
-                        self.heard.insert(run, self.world.millis);
+                        let (_, has_said_hello) = self.heard.get(&run).copied().unwrap_or_default();
+                        let heard = (self.world.millis, has_said_hello || index.is_none());
+                        self.heard.insert(run, heard);
                     }
                     self.world.is_batching = self.chance.bool();
                     self.world.frame(name, topic.as_str(), &payload);
