@@ -227,6 +227,10 @@ impl Play {
 
     /// Begins another run.
     pub(super) fn begin(&mut self, publisher: usize) {
+        if self.kind.is_mirrored {
+            // The copies of the second path come before so many runs that theirs is forgotten.
+            self.pass(500);
+        }
         self.senders[publisher] = Sender {
             epoch: self.chance.u64(1..1 << 40),
             numbers: BTreeMap::new(),
