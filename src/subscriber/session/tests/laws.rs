@@ -153,16 +153,11 @@ fn lateness_alone_is_never_told() {
         let weights = [(); 4].map(|()| u32::from(chance.u8(1..)));
         let mut play = Play::new(seed, Kind::default());
         for _ in 0..chance.usize(1..40) {
-            let total = weights.iter().sum();
-            let at = chance.u32(0..total);
-            if at < weights[0] {
-                play.send(chance.usize(0..4), chance.usize(0..3), chance.usize(1..80), false);
-            } else if at < weights[0] + weights[1] {
-                play.pass(chance.u64(1..7_000));
-            } else if at < total - weights[3] {
-                play.wires[chance.usize(0..2)].link = Link::Slow(chance.u64(1..60_000));
-            } else {
-                play.register(chance.usize(0..3));
+            match histories::draw(&weights, &mut chance) {
+                0 => play.send(chance.usize(0..4), chance.usize(0..3), chance.usize(1..80), false),
+                1 => play.pass(chance.u64(1..7_000)),
+                2 => play.wires[chance.usize(0..2)].link = Link::Slow(chance.u64(1..60_000)),
+                _ => play.register(chance.usize(0..3)),
             }
         }
         play.calm();
